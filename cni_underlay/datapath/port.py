@@ -1,0 +1,98 @@
+"""What the use cases ask of a datapath, and what it answers: plain values, so that `plugin` never sees netlink."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cni_underlay.records import Attachment, DatapathKind, IPAddress, IPInterface, Lease, LeasedAddress, Pod, Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """What an interface should become. `mtu` 0 takes the master's; `addresses` carry the subnet's prefix length."""
+
+    attachment: Attachment
+    pod: Pod
+    kind: DatapathKind
+    mode: str
+    master: str
+    mtu: int
+    mac: str
+    host_ifname: str
+    addresses: tuple[LeasedAddress, ...]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An address as the kernel has it in the pod, with the gateway that really serves it (veth: /32 and the link-local next hop)."""
+
+    interface: IPInterface
+    gateway: IPAddress | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One interface of a result. `sandboxed` tells the pod's end from the host's."""
+
+    name: str
+    mac: str
+    mtu: int
+    sandboxed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wired:
+    """What the kernel has now: links (host's first, the pod's last), addresses and routes in the wiring's order."""
+
+    links: tuple[Link, ...]
+    addresses: tuple[Endpoint, ...]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a CHECK's prevResult says of the pod's interface; `mac` empty or `mtu` 0 where it says nothing.
+
+    A route without `gw` matches through `gateways`, the gateways of its family in prevResult's `ips`.
+    """
+
+    mac: str
+    mtu: int
+    addresses: tuple[IPInterface, ...]
+    gateways: tuple[IPAddress, ...]
+    routes: tuple[Route, ...]
+
+
+class Datapath(Protocol):
+    """Makes, reads and removes interfaces. Namespaces come as open descriptors that the caller keeps and closes."""
+
+    def default_master(self) -> str:
+        """The interface of the node's default route (IPv4, else IPv6). Raises `InvalidConfigError` when there is none."""
+
+    def require_master(self, master: str) -> None:
+        """Raise `DatapathError` naming the master when it is missing, down, or itself a macvlan/ipvlan that cannot carry pods."""
+
+    def create(self, wiring: Wiring, netns: int) -> Wired:
+        """Make the interface complete, or raise (`DatapathError`, `InvalidConfigError`) with everything undone.
+
+        An interface of that name that exists already is an error and stays untouched.
+        """
+
+    def wired(self, wiring: Wiring, netns: int) -> Wired | None:
+        """What the kernel has, when the attachment is complete; None when any part of it is missing or different."""
+
+    def check(self, wiring: Wiring, netns: int, expected: Expected) -> None:
+        """Raise `CheckFailedError` that says what differs, reading the kernel only."""
+
+    def delete(self, lease: Lease, netns: int | None, *, mixed: bool) -> None:
+        """Remove all that `create` made, on both sides, also when parts are gone already or `netns` is None.
+
+        Only what carries this attachment's mark is removed, never an interface that merely has the name. `mixed` is
+        true while other leases use the same master: the shared host-side link stays then.
+        """
+
+    def delete_unknown(self, attachment: Attachment, netns: int | None) -> None:
+        """As `delete`, for an attachment the ledger does not know: by the marks on the links alone."""
+
+    def sweep(self, leases: tuple[Lease, ...]) -> tuple[str, ...]:
+        """Remove host-side links, routes and proxy neighbours of ours that belong to no lease; returns what was removed, in words."""

@@ -1,0 +1,59 @@
+"""The contract of a ledger. Every adapter passes the same suite (`tests/store`); SQLite is the one that ships.
+
+All verbs may be called from any thread. Each either commits whole or leaves the ledger as it was, and every one of them
+may raise `StoreUnavailableError` (disk full, read-only, damaged), after which nothing has changed.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cni_underlay.records import Claim, Event, Instant, IPAddress, Lease, LeasedAddress, Pool, PoolUsage
+from cni_underlay.records import Attachment
+
+
+class Store(Protocol):
+    """The node's ledger: leases, the addresses' states, and the history of both."""
+
+    def acquire(self, claim: Claim, pools: Sequence[Pool], wanted: Sequence[IPAddress], now: Instant) -> Lease:
+        """Durably lease one address per set from the first of `pools` that can give them all.
+
+        With no pools the lease has no addresses yet (a delegate will supply them, see `record`). `wanted` addresses are
+        honoured exactly or refused. Raises `AttachmentExistsError` where the attachment holds a lease already,
+        `PoolExhaustedError`, `AddressInUseError`, `InvalidConfigError` (a wanted address that no range can give).
+        """
+
+    def record(self, generation: int, addresses: Sequence[LeasedAddress], now: Instant) -> Lease:
+        """Durably add addresses that somebody else allocated (a delegate) to a lease; raises `AddressInUseError` where held.
+
+        Such addresses are freed without quarantine on release: their own manager decides when they rest.
+        """
+
+    def confirm(self, generation: int) -> None:
+        """Note that the interface is complete. Not durable by itself: lost marks are found again by reading the kernel."""
+
+    def find(self, attachment: Attachment) -> Lease | None:
+        """The attachment's lease, or None."""
+
+    def holder(self, address: IPAddress) -> Lease | None:
+        """The lease that holds the address in any pool, or None."""
+
+    def leases(self) -> tuple[Lease, ...]:
+        """Every lease, oldest first."""
+
+    def release(self, generations: Sequence[int], reason: str, now: Instant) -> int:
+        """Durably end leases, all in one transaction: their addresses go to quarantine. Unknown generations are skipped.
+
+        Returns how many leases ended.
+        """
+
+    def usage(self) -> tuple[PoolUsage, ...]:
+        """Counts per pool, by name."""
+
+    def history(self, address: IPAddress) -> tuple[Event, ...]:
+        """What happened to the address, oldest first."""
+
+    def tidy(self, now: Instant) -> int:
+        """Make addresses whose quarantine is over free for good; returns how many. Called now and then, never on an ADD's path."""
+
+    def close(self) -> None:
+        """Flush and close. Safe to call twice."""
