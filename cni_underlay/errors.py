@@ -77,10 +77,6 @@ class PoolExhaustedError(TryAgainLaterError):
     """No address of the pools asked for can be leased at this moment."""
 
 
-class AttachmentExistsError(UnderlayError):
-    """The attachment holds a lease already: a repeated ADD, which the caller decides on."""
-
-
 class AddressInUseError(TryAgainLaterError):
     """A requested address is held by another attachment, or still resting after its last owner."""
 
@@ -117,6 +113,12 @@ class DatapathError(UnderlayError):
     """Code 102: the kernel refused a step; `details` holds the step and the errno's name."""
 
     code = 102
+
+
+class AttachmentExistsError(UnderlayError):
+    """Code 103: the attachment holds a lease already, and its first ADD stands: DEL has to come before another ADD."""
+
+    code = 103
 
 
 class DelegateError(UnderlayError):

@@ -1,5 +1,6 @@
 """What the use cases ask of a datapath, and what it answers: plain values, so that `plugin` never sees netlink."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,6 +70,9 @@ class Datapath(Protocol):
     def default_master(self) -> str:
         """The interface of the node's default route (IPv4, else IPv6). Raises `InvalidConfigError` when there is none."""
 
+    def master_exists(self, master: str) -> bool:
+        """Whether the node has an interface of that name."""
+
     def require_master(self, master: str) -> None:
         """Raise `DatapathError` naming the master when it is missing, down, or itself a macvlan/ipvlan that cannot carry pods."""
 
@@ -84,12 +88,15 @@ class Datapath(Protocol):
     def check(self, wiring: Wiring, netns: int, expected: Expected) -> None:
         """Raise `CheckFailedError` that says what differs, reading the kernel only."""
 
-    def delete(self, lease: Lease, netns: int | None, *, mixed: bool) -> None:
+    def delete(self, lease: Lease, netns: int | None) -> None:
         """Remove all that `create` made, on both sides, also when parts are gone already or `netns` is None.
 
-        Only what carries this attachment's mark is removed, never an interface that merely has the name. `mixed` is
-        true while other leases use the same master: the shared host-side link stays then.
+        Only what carries this attachment's mark is removed, never an interface that merely has the name. The shared
+        host-side link of the master stays: see `retire`.
         """
+
+    def retire(self, master: str, unused: Callable[[], bool]) -> None:
+        """Remove the master's host-side link if `unused()` still says so under the lock that `create` makes it under."""
 
     def delete_unknown(self, attachment: Attachment, netns: int | None) -> None:
         """As `delete`, for an attachment the ledger does not know: by the marks on the links alone."""

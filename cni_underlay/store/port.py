@@ -46,6 +46,21 @@ class Store(Protocol):
         Returns how many leases ended.
         """
 
+    def withdraw(self, generation: int, now: Instant) -> None:
+        """Durably end a lease whose addresses were never on the wire (its ADD failed): they are free at once.
+
+        Without this a runtime that retries a failing ADD for ever would put a whole pool to rest.
+        """
+
+    def users(self, master: str) -> int:
+        """How many leases have their interfaces on this master."""
+
+    def has_room(self, pool: Pool, now: Instant) -> bool:
+        """Whether each set of the pool could give an address at this moment. Changes nothing and waits for no commit."""
+
+    def require_writable(self) -> None:
+        """Raise `StoreUnavailableError` when the next commit is bound to fail: read-only directory, no space. No commit is tried."""
+
     def usage(self) -> tuple[PoolUsage, ...]:
         """Counts per pool, by name."""
 

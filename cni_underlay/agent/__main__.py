@@ -1,0 +1,3 @@
+from cni_underlay.agent.main import main
+
+main()

@@ -1,0 +1,50 @@
+"""The service manager's side: sd_notify(3) states out, an inherited listening socket in (sd_listen_fds(3))."""
+
+import os
+import socket
+import time
+from contextlib import suppress
+
+_FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
+_STORED_NAME = "agent"
+
+
+def notify(*states: str) -> None:
+    """Tell the service manager, if there is one; a dead one is no reason to fail."""
+    _send("\n".join(states), ())
+
+
+def ready(listener: socket.socket) -> None:
+    """READY=1, and leave the listening socket with the manager: calls that come during a restart wait in its backlog."""
+    notify("READY=1")
+    _send(f"FDSTORE=1\nFDNAME={_STORED_NAME}", (listener.fileno(),))
+
+
+def reloading() -> None:
+    """RELOADING=1 with the time stamp that `Type=notify-reload` asks for."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def inherited_listener() -> socket.socket | None:
+    """The listening socket that the service manager passed to this very process, or None."""
+    mine = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
+    count = os.environ.pop("LISTEN_FDS", "0")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if not mine or not count.isdecimal() or int(count) == 0:
+        return None
+    listener = socket.socket(fileno=_FIRST_DESCRIPTOR)
+    listener.set_inheritable(False)
+    for surplus in range(_FIRST_DESCRIPTOR + 1, _FIRST_DESCRIPTOR + int(count)):
+        os.close(surplus)  # a restart may have stored the same socket again
+    return listener
+
+
+def _send(text: str, descriptors: tuple[int, ...]) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        manager.connect(address)
+        socket.send_fds(manager, [text.encode()], descriptors)

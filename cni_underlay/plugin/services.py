@@ -1,0 +1,110 @@
+"""What every use case works with: the ledger, the datapath, the settings in force, and the request at hand."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from cni_underlay.cni.environment import Call
+from cni_underlay.cni.netconf import NetConf
+from cni_underlay.datapath.port import Datapath
+from cni_underlay.errors import TryAgainLaterError
+from cni_underlay.records import Attachment, Instant, Lease, Pool
+from cni_underlay.store.port import Store
+
+LOCK_SECONDS = 30.0  # a DEL of a link takes 20 ms; whoever waits this long is better off repeated by its runtime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The part of agent.yaml that a reload may change. `quarantine` and `floor` (seconds) serve inline ranges."""
+
+    node: str
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    quarantine: float = 120.0
+    floor: float = 30.0
+    exhausted_is_not_ready: bool = False
+
+
+class Steps:
+    """Milliseconds of each step of one request, for its log line."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time of the block to the step's; a failing block counts too."""
+        start = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            spent = (time.perf_counter_ns() - start) / 1e6
+            self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + spent, 3)
+
+
+class AttachmentLocks:
+    """One lock for each attachment under work: the verbs of one interface follow each other, all others run side by side."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[Attachment, tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def hold(self, attachment: Attachment) -> Iterator[None]:
+        """Hold the attachment's lock for the block; raises `TryAgainLaterError` after `LOCK_SECONDS` of waiting."""
+        with self._guard:
+            lock, users = self._locks.get(attachment, (threading.Lock(), 0))
+            self._locks[attachment] = (lock, users + 1)
+        try:
+            if not lock.acquire(timeout=LOCK_SECONDS):
+                raise TryAgainLaterError(
+                    f"another request for {attachment.ifname} of container {attachment.container_id} is still at work"
+                )
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            with self._guard:
+                lock, users = self._locks[attachment]
+                if users == 1:
+                    del self._locks[attachment]
+                else:
+                    self._locks[attachment] = (lock, users - 1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """The agent's long-lived parts. `settings` is replaced whole by a reload; a request reads it once."""
+
+    store: Store
+    datapath: Datapath
+    settings: Settings
+    clock: Callable[[], Instant]
+    locks: AttachmentLocks = field(default_factory=AttachmentLocks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One CNI call on its way through a use case. `netns` is an open descriptor, None where CNI_NETNS gave none."""
+
+    call: Call
+    conf: NetConf
+    netns: int | None
+    netns_errno: int
+    steps: Steps
+    warnings: list[str]
+
+    @property
+    def attachment(self) -> Attachment:
+        """The interface this call speaks of."""
+        return Attachment(network=self.conf.name, container_id=self.call.container_id, ifname=self.call.ifname)
+
+
+def retire_master(services: Services, lease: Lease) -> None:
+    """Let go of the host-side link of the lease's master once no lease uses it; call it after the release."""
+    master = lease.claim.master
+    if master and services.store.users(master) == 0:
+        services.datapath.retire(master, lambda: services.store.users(master) == 0)

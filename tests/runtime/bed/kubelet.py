@@ -1,0 +1,92 @@
+"""Runs pods as the kubelet does, and remembers them: whatever a test leaves is removed after it."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from uuid import uuid4
+
+from .containerd import Containerd
+from .cri import CriError, HostPort, Output, Pod
+from .images import APP, SERVE
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningPod:
+    """A sandbox with its network. `netns` can be entered from outside of containerd's namespaces."""
+
+    pod: Pod
+    sandbox: str
+    addresses: tuple[Address, ...]
+    netns: Path
+
+    @property
+    def address(self) -> Address:
+        """What Kubernetes calls the pod's IP."""
+        return self.addresses[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server(RunningPod):
+    """A pod whose container answers HTTP on port 80."""
+
+    container: str
+
+
+class Kubelet:
+    """One node's kubelet, as far as sandboxes and containers go. `handler` names a RuntimeClass; empty is the default."""
+
+    def __init__(self, runtime: Containerd) -> None:
+        self.runtime = runtime
+        self._pods: list[str] = []
+
+    def pod(self, handler: str = "", host_ports: Sequence[HostPort] = ()) -> Pod:
+        """A pod that nobody runs yet."""
+        uid = str(uuid4())
+        return Pod(
+            name=f"web-{uid[:8]}",
+            uid=uid,
+            cgroup_parent=self.runtime.cgroup,
+            handler=handler,
+            host_ports=tuple(host_ports),
+        )
+
+    def run(self, pod: Pod) -> RunningPod:
+        """Run the pod's sandbox; raises `CriError` when the runtime, or its network plugin, refuses."""
+        cri = self.runtime.cri
+        sandbox = cri.run_sandbox(pod)
+        status = cri.sandbox_status(sandbox)
+        addresses = tuple(ip_address(ip) for ip in status.ips)
+        return RunningPod(pod=pod, sandbox=sandbox, addresses=addresses, netns=Path(status.netns))
+
+    def serve(self, pod: Pod) -> Server:
+        """Run the pod with one container that serves `whoami`."""
+        ran = self.run(pod)
+        container = self.runtime.cri.start_container(ran.sandbox, pod, APP, SERVE)
+        return Server(
+            pod=ran.pod, sandbox=ran.sandbox, addresses=ran.addresses, netns=ran.netns, container=container
+        )
+
+    def execute(self, server: Server, *command: str) -> Output:
+        """Run a command in the pod's container."""
+        return self.runtime.cri.execute(server.container, *command)
+
+    def stop(self, pod: RunningPod) -> None:
+        """Stop the sandbox: its network is taken down, its record stays."""
+        self.runtime.cri.stop_sandbox(pod.sandbox)
+
+    def remove(self, pod: RunningPod) -> None:
+        """Stop and remove the sandbox with its containers."""
+        self.runtime.cri.stop_sandbox(pod.sandbox)
+        self.runtime.cri.remove_sandbox(pod.sandbox)
+
+    def remove_all(self) -> None:
+        """Remove every sandbox the runtime knows, ready or not."""
+        cri = self.runtime.cri
+        with ThreadPoolExecutor(max_workers=16) as threads:
+            list(threads.map(cri.stop_sandbox, sandboxes := cri.sandboxes()))
+            list(threads.map(cri.remove_sandbox, sandboxes))
