@@ -4,7 +4,9 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,18 @@ DEFAULT_STATE_DIR = Path("/var/lib/cni-underlay")
 DEFAULT_HTTP = "127.0.0.1:9177"
 _KEYS = ("node", "socket", "state_dir", "http", "log_level", "quarantine", "floor", "exhausted_is_not_ready", "pools")
 _LEVELS = ("debug", "info", "warning", "error")
-_NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
-_HTTP = re.compile(r"(?P<host>[^\s\[\]]*|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
+_NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)  # the kernel allows underscores
+_HTTP = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<v4>[0-9.]+)|localhost):(?P<port>[0-9]{1,5})", re.ASCII)
 _HIGHEST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
-    """Everything of agent.yaml. A reload takes `settings` only; the rest needs a restart. `http` empty: not served."""
+    """Everything of agent.yaml. A reload takes `settings` only; the rest needs a restart. `http` None: not served."""
 
     socket: Path
     state_dir: Path
-    http: str
+    http: tuple[str, int] | None
     log_level: str
     settings: Settings
 
@@ -57,6 +59,7 @@ def load(path: Path) -> AgentConfig:
     for key in document:
         if key not in _KEYS:
             raise InvalidConfigError(f"{path}: unknown key {key!r}; known are {', '.join(_KEYS)}")
+    document = {key: value for key, value in document.items() if value is not None}  # a key whose lines are comments
     try:
         return AgentConfig(
             socket=_path(document, "socket", DEFAULT_SOCKET),
@@ -88,7 +91,8 @@ def _settings(path: Path, document: Mapping[str, Any]) -> Settings:
     if floor > quarantine:
         raise InvalidConfigError(f"floor: {floor:g} s is longer than the quarantine of {quarantine:g} s")
     sources = [(str(path), {"pools": document.get("pools", [])})]
-    sources += [(str(extra), _read(extra)) for extra in sorted((path.parent / "pools.d").glob("*.yaml"))]
+    extras = sorted((path.parent / "pools.d").glob("[!.]*.yaml"))  # editors keep locks and copies in dot files
+    sources += [(str(extra), _read(extra)) for extra in extras]
     return Settings(
         node=_node(document.get("node")),
         pools=pools_from_documents(sources, quarantine=quarantine, floor=floor),
@@ -101,14 +105,12 @@ def _settings(path: Path, document: Mapping[str, Any]) -> Settings:
 def _node(value: object) -> str:
     name = os.environ.get("NODE_NAME", "") or socket.gethostname() if value is None else value
     if not isinstance(name, str) or not _NODE.fullmatch(name):
-        raise InvalidConfigError(f"node: {name!r} is not a host name; write letters, digits, dots and hyphens")
+        raise InvalidConfigError(f"node: {name!r} is not a host name; write letters, digits, dots, hyphens")
     return name
 
 
 def _path(document: Mapping[str, Any], key: str, default: Path) -> Path:
-    value = document.get(key)
-    if value is None:
-        return default
+    value = document.get(key, str(default))
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise InvalidConfigError(f"{key}: {value!r} is not an absolute path")
     return Path(value)
@@ -128,10 +130,12 @@ def _flag(document: Mapping[str, Any], key: str) -> bool:
     return value
 
 
-def _http(value: object) -> str:
-    if value in (None, False, ""):
-        return ""
+def _http(value: object) -> tuple[str, int] | None:
+    """Host and port. A name would have to be resolved, and the agent may be what makes the network work."""
+    if value is False or value == "":
+        return None
     match = _HTTP.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match["port"]) > _HIGHEST_PORT:
-        raise InvalidConfigError(f"http: {value!r} is not ADDRESS:PORT; write for example {DEFAULT_HTTP}, or false")
-    return str(value)
+    if match is not None and int(match["port"]) <= _HIGHEST_PORT:
+        with suppress(ValueError):
+            return str(ip_address(match["v6"] or match["v4"] or "127.0.0.1")), int(match["port"])
+    raise InvalidConfigError(f"http: {value!r} is not ADDRESS:PORT; write for example {DEFAULT_HTTP}, or false")

@@ -26,17 +26,32 @@ def reloading() -> None:
 
 
 def inherited_listener() -> socket.socket | None:
-    """The listening socket that the service manager passed to this very process, or None."""
+    """The listening unix socket that the service manager passed to this very process, or None; the rest is closed."""
     mine = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
     count = os.environ.pop("LISTEN_FDS", "0")
     os.environ.pop("LISTEN_FDNAMES", None)
-    if not mine or not count.isdecimal() or int(count) == 0:
+    if not mine or not count.isdecimal():
         return None
-    listener = socket.socket(fileno=_FIRST_DESCRIPTOR)
-    listener.set_inheritable(False)
-    for surplus in range(_FIRST_DESCRIPTOR + 1, _FIRST_DESCRIPTOR + int(count)):
-        os.close(surplus)  # a restart may have stored the same socket again
+    listener = None
+    for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count)):
+        if listener is None and (found := _listening(descriptor)) is not None:
+            listener = found
+        else:
+            with suppress(OSError):
+                os.close(descriptor)  # the same socket, stored by an earlier run too
     return listener
+
+
+def _listening(descriptor: int) -> socket.socket | None:
+    try:
+        found = socket.socket(fileno=descriptor)
+    except OSError:
+        return None
+    if found.family != socket.AF_UNIX or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        found.detach()
+        return None
+    found.set_inheritable(False)  # noqa: FBT003  # the method's own form
+    return found
 
 
 def _send(text: str, descriptors: tuple[int, ...]) -> None:

@@ -21,6 +21,7 @@ Answer::
 A spooled DEL is a file that holds exactly the request frame, without the descriptor.
 """
 
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ MAXIMUM = 8 << 20  # bytes of an environment block, a body, an output: far above
 _REQUEST = struct.Struct("!4sIIII")
 _ANSWER = struct.Struct("!4sIII")
 _DESCRIPTORS = 1
+_FIRST = 1 << 16  # bytes of the first read: nearly every request is one of 2 to 8 KiB
+_CHUNK = 1 << 18  # and of further ones: a unix socket holds 208 KiB by default (net.core.wmem_default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,11 @@ class Frame:
     netns: int | None = None
     netns_errno: int = 0
 
+    def close(self) -> None:
+        """Give the descriptor back. Called once."""
+        if self.netns is not None:
+            os.close(self.netns)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -56,39 +64,79 @@ class Answer:
     stderr: bytes = b""
 
 
-def receive(connection: socket.socket) -> Frame | None:
-    """The request on a fresh connection; None when the peer left without a byte. Raises `DecodingError` or `OSError`."""
-    first, descriptors, _flags, _address = socket.recv_fds(connection, 65536, _DESCRIPTORS)
-    if not first:
-        return None
-    netns = descriptors[0] if descriptors else None
-    try:
-        head = first if len(first) >= _REQUEST.size else first + _exactly(connection, _REQUEST.size - len(first))
-        kind, errno, environment, body = _header(head)
-        missing = _REQUEST.size + environment + body - len(head)
-        whole = memoryview(head + _exactly(connection, missing) if missing > 0 else head)[_REQUEST.size :]
-        return Frame(
-            kind=kind,
-            environment=_environment(bytes(whole[:environment])),
-            body=bytes(whole[environment : environment + body]),
-            netns=netns,
-            netns_errno=errno,
-        )
-    except BaseException:
-        if netns is not None:
-            socket.close(netns)
-        raise
+class SilentPeerError(DecodingError):
+    """The peer left without a byte: it only wanted to wake somebody, or to know whether anybody listens."""
 
 
-def parse(frame: bytes) -> Frame:
-    """A request frame kept in a file; raises `DecodingError` when it is torn."""
+class Incoming:
+    """A request on its way: reads what has arrived on a fresh connection, and never waits.
+
+    Owns the connection and what came with it until the frame is whole; from then on `netns` is the frame's receiver's.
+    """
+
+    __slots__ = ("_data", "_netns", "_size", "connection")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._data = b""
+        self._size = 0  # of the whole frame; 0 while its header is missing
+        self._netns: int | None = None
+
+    def advance(self) -> Frame | None:
+        """The request once it is whole, None while more is to come.
+
+        Raises `DecodingError` when it never will be (`SilentPeerError` when nothing came at all), and `OSError`.
+        """
+        parts = [self._data]
+        length = len(self._data)
+        try:
+            while not self._size or length < self._size:
+                part = self._read(fresh=length == 0)
+                if not part:
+                    raise DecodingError("the peer left in the middle of a frame") if length else SilentPeerError("")
+                parts.append(part)
+                length += len(part)
+                if not self._size and length >= _REQUEST.size:
+                    parts = [b"".join(parts)]
+                    self._size = _size(parts[0])
+        except BlockingIOError:
+            self._data = b"".join(parts)
+            return None
+        frame = parse(b"".join(parts), self._netns)
+        self._netns = None
+        return frame
+
+    def close(self) -> None:
+        """End the conversation, whatever has come of it."""
+        if self._netns is not None:
+            os.close(self._netns)
+            self._netns = None
+        self.connection.close()
+
+    def _read(self, *, fresh: bool) -> bytes:
+        if not fresh:
+            return self.connection.recv(_CHUNK, socket.MSG_DONTWAIT)
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        data, descriptors, _flags, _address = socket.recv_fds(self.connection, _FIRST, _DESCRIPTORS, flags)
+        self._netns = descriptors[0] if descriptors else None
+        return data
+
+
+def parse(frame: bytes, netns: int | None = None) -> Frame:
+    """The request in a whole frame; raises `DecodingError` when it is torn or is none."""
     if len(frame) < _REQUEST.size:
         raise DecodingError(f"a request frame has at least {_REQUEST.size} bytes, this one {len(frame)}")
-    kind, _errno, environment, body = _header(frame)
-    if len(frame) != _REQUEST.size + environment + body:
+    if len(frame) != _size(frame):
         raise DecodingError("the frame's length differs from what its header says")
+    _magic, kind, errno, environment, _body = _REQUEST.unpack_from(frame)
     start = _REQUEST.size + environment
-    return Frame(kind=kind, environment=_environment(frame[_REQUEST.size : start]), body=frame[start:])
+    return Frame(
+        kind=kind,
+        environment=_environment(frame[_REQUEST.size : start]),
+        body=frame[start:],
+        netns=netns,
+        netns_errno=errno,
+    )
 
 
 def request(kind: int, environment: dict[str, str], body: bytes) -> bytes:
@@ -111,11 +159,12 @@ def receive_answer(connection: socket.socket) -> Answer:
     return Answer(status=status, stdout=_exactly(connection, stdout), stderr=_exactly(connection, stderr))
 
 
-def _header(frame: bytes) -> tuple[int, int, int, int]:
-    magic, kind, errno, environment, body = _REQUEST.unpack_from(frame)
+def _size(frame: bytes) -> int:
+    """How long the frame that begins so is."""
+    magic, _kind, _errno, environment, body = _REQUEST.unpack_from(frame)
     if magic != MAGIC or max(environment, body) > MAXIMUM:
         raise DecodingError("the peer does not speak this protocol")
-    return kind, errno, environment, body
+    return _REQUEST.size + int(environment) + int(body)
 
 
 def _environment(block: bytes) -> dict[str, str]:

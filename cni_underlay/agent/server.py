@@ -1,148 +1,207 @@
-"""The unix socket and its workers. Every worker waits in accept(2) itself, so a request costs no hand-over between threads."""
+"""The unix socket and its workers. Every worker waits in accept(2) itself, so a request costs no hand-over between threads.
 
-import os
+No peer and no delegate can use the workers up: a connection whose request is not whole within `PATIENCE` moves to the
+lobby, and a worker that waits for somebody else steps aside (`aside`), so that another takes its place.
+"""
+
 import select
 import socket
 import struct
 import threading
-from contextlib import suppress
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from cni_underlay.agent.handler import Handler, close
+from cni_underlay.agent.handler import Handler, Reply
+from cni_underlay.agent.lobby import Lobby
 from cni_underlay.agent.log import LOGGER
-from cni_underlay.agent.protocol import KIND_CNI, Answer, Frame, answer, receive
-from cni_underlay.errors import DecodingError, InvalidConfigError
+from cni_underlay.agent.protocol import Frame, Incoming, SilentPeerError, answer
+from cni_underlay.errors import DecodingError, TryAgainLaterError
 
-BACKLOG = 1024  # a node's 250 pods may all start at once; the kernel caps it at net.core.somaxconn
 IDLE_WORKERS = 4
-MAX_WORKERS = 64  # a worker may wait 45 s for a delegate; STATUS must still find a free one
-RECEIVE_SECONDS = 10.0  # a client sends its frame in one go; whoever is slower is stuck or hostile
+MAX_WORKERS = 64  # at work at the same time; more would only take the interpreter from each other
+MAX_ASIDE = 256  # waiting for a delegate, each with a process of its own, or for another request of their attachment
+PATIENCE = 0.02  # seconds; a client's request is there when its connection is
+SEND_SECONDS = 10.0
+_WAKING_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
 
 
-def listen(path: Path) -> socket.socket:
-    """Bind the socket, 0600, in a directory of root's own. The ledger's lock has shown that no other agent serves it."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)
-    try:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-    except OSError as error:
-        raise InvalidConfigError(f"socket: cannot listen on {path}: {error.strerror or error}") from error
-    finally:
-        os.umask(before)
-    listener.listen(BACKLOG)
-    return listener
-
-
 class Server:
-    """Accepts from the moment `serve` is called, and not before."""
+    """Accepts from the moment `serve` is called, and not before. Takes the listener over."""
 
     def __init__(self, listener: socket.socket, handler: Handler) -> None:
         self._listener = listener
         self._handler = handler
-        self._guard = threading.Lock()
-        self._idle = 0
+        self._lobby = Lobby(self._enter)
+        self._changed = threading.Condition()
         self._workers = 0
+        self._idle = 0
+        self._aside = 0
         self._stopping = False
-        self._finished = threading.Condition(self._guard)
 
     def serve(self) -> None:
         """Start the workers and return."""
         for _ in range(IDLE_WORKERS):
-            self._start_worker()
+            self._hire()
 
     def stop(self, seconds: float) -> bool:
         """Accept nothing more, and wait for the requests under way; true when all of them ended in time."""
-        with self._guard:
+        with self._changed:
             self._stopping = True
-            workers = self._workers
+            idle = self._idle
         # Empty connections wake the workers. Shutting the socket down would wake them too, and would spoil it for the
         # next agent, which inherits it with its backlog from the service manager.
-        for _ in range(workers):
+        for _ in range(idle):
             self._wake_one()
-        with self._guard:
-            return self._finished.wait_for(lambda: self._workers == 0, timeout=seconds)
+        with self._changed:
+            # Nobody can wake them where the socket's file is gone; but then nobody can send them anything either.
+            return self._changed.wait_for(lambda: self._workers == 0, timeout=_WAKING_SECONDS) or (
+                self._changed.wait_for(lambda: self._workers == self._idle, timeout=seconds)
+            )
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Wrap what waits for somebody else; raises `TryAgainLaterError` when too many wait already."""
+        with self._changed:
+            if self._aside >= MAX_ASIDE:
+                raise TryAgainLaterError(f"{MAX_ASIDE} requests are waiting for delegated plugins or for each other")
+            self._aside += 1
+            alone = self._idle == 0
+        if alone:
+            self._hire()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._aside -= 1
+
+    def _hire(self) -> None:
+        with self._changed:
+            if self._stopping or self._workers - self._aside >= MAX_WORKERS:
+                return
+            self._workers += 1
+            self._idle += 1
+        threading.Thread(target=self._work, name="worker", daemon=True).start()
+
+    def _work(self) -> None:
+        """A worker's life; it begins idle."""
+        try:
+            while (connection := self._accept()) is not None:
+                self._converse(Incoming(connection))
+                if not self._rest():
+                    break
+        finally:
+            self._leave()
+
+    def _accept(self) -> socket.socket | None:
+        """The next connection; None when this worker, idle no more, should end."""
+        connection = None
+        while connection is None and not self._stopping:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:
+                LOGGER.error("accept failed", extra={"error": str(error)})  # noqa: TRY400
+                time.sleep(0.1)  # out of descriptors: let the others finish first
+        with self._changed:
+            self._idle -= 1
+            alone = self._idle == 0
+        if alone:
+            self._hire()
+        return connection
+
+    def _rest(self) -> bool:
+        """Become idle again; false when there are enough idle ones."""
+        with self._changed:
+            if self._stopping or self._idle >= IDLE_WORKERS:
+                return False
+            self._idle += 1
+            return True
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._workers -= 1
+            self._changed.notify_all()
 
     def _wake_one(self) -> None:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as waker:
             waker.setblocking(False)  # noqa: FBT003  # the method's own form
             waker.connect(self._listener.getsockname())
 
-    def _start_worker(self) -> None:
-        with self._guard:
-            if self._stopping or self._workers >= MAX_WORKERS:
-                return
-            self._workers += 1
-            self._idle += 1
-            number = self._workers
-        threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
-
-    def _work(self) -> None:
+    def _converse(self, incoming: Incoming) -> None:
+        if not _is_root(incoming.connection):
+            incoming.close()
+            return
         try:
-            while self._accept_one():
-                pass
-        finally:
-            with self._guard:
-                self._workers -= 1
-                self._finished.notify_all()
-
-    def _accept_one(self) -> bool:
-        """Serve one connection; false when this worker should end."""
-        try:
-            connection, _ = self._listener.accept()
-        except OSError as error:
-            if not self._stopping:
-                LOGGER.error("accept failed", extra={"error": str(error)})  # noqa: TRY400
-                select.select((), (), (), 0.1)  # out of descriptors: let the others finish first
-            with self._guard:
-                self._idle -= self._stopping
-                return not self._stopping
-        with self._guard:
-            self._idle -= 1
-            alone = self._idle == 0
-        if alone:
-            self._start_worker()
-        with connection:
-            self._converse(connection)
-        with self._guard:
-            if self._stopping or self._idle >= IDLE_WORKERS:
-                return False
-            self._idle += 1
-            return True
-
-    def _converse(self, connection: socket.socket) -> None:
-        connection.settimeout(RECEIVE_SECONDS)
-        try:
-            frame = receive(connection) if _is_root(connection) else None
+            frame = _receive(incoming)
+        except SilentPeerError:
+            incoming.close()
         except (DecodingError, OSError) as error:
             LOGGER.warning("request unreadable", extra={"error": str(error)})
-            return
-        if frame is None:
-            return
-        try:
-            if _hung_up(connection):
-                return  # its runtime gave up while it stood in the backlog: a repeated call will come
-            self._reply(connection, frame, self._handler.handle(frame))
-        finally:
-            close(frame)
+            incoming.close()
+        else:
+            if frame is None:
+                self._lobby.keep(incoming)
+            else:
+                self._serve(incoming, frame)
 
-    def _reply(self, connection: socket.socket, frame: Frame, content: Answer) -> None:
+    def _enter(self, incoming: Incoming, frame: Frame) -> None:
+        """Serve a request that the lobby has seen whole, beside the workers: they may all be busy."""
+        with self._changed:
+            self._workers += 1
+        threading.Thread(target=self._serve_late, args=(incoming, frame), name="late", daemon=True).start()
+
+    def _serve_late(self, incoming: Incoming, frame: Frame) -> None:
         try:
-            connection.sendall(answer(content))
-        except OSError:
-            if frame.kind == KIND_CNI and content.status == 0 and frame.environment.get("CNI_COMMAND") == "ADD":
-                self._handler.undo_add(frame)
+            self._serve(incoming, frame)
+        finally:
+            self._leave()
+
+    def _serve(self, incoming: Incoming, frame: Frame) -> None:
+        try:
+            if not _hung_up(incoming.connection):  # whoever gave up while it stood in the backlog will call again
+                self._reply(incoming.connection, self._handler.handle(frame))
+        finally:
+            incoming.close()
+            frame.close()
+
+    def _reply(self, connection: socket.socket, reply: Reply) -> None:
+        try:
+            _send(connection, answer(reply.answer))
+        except OSError as error:
+            LOGGER.warning("an answer reached nobody", extra={"error": str(error)})
+            self._handler.undelivered(reply)
+        else:
+            self._handler.delivered(reply)
+
+
+def _receive(incoming: Incoming) -> Frame | None:
+    """The request; None when it takes its time."""
+    frame = incoming.advance()
+    if frame is not None:
+        return frame
+    deadline = time.monotonic() + PATIENCE
+    poll = select.poll()
+    poll.register(incoming.connection, select.POLLIN)
+    while frame is None and (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000):
+        frame = incoming.advance()
+    return frame
+
+
+def _send(connection: socket.socket, content: bytes) -> None:
+    sent = connection.send(content, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # nearly always all of it
+    if sent < len(content):
+        connection.settimeout(SEND_SECONDS)
+        connection.sendall(memoryview(content)[sent:])
 
 
 def _is_root(connection: socket.socket) -> bool:
-    _pid, uid, _gid = _CREDENTIALS.unpack(
+    pid, uid, _gid = _CREDENTIALS.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     )
     if uid != 0:
-        LOGGER.warning("a peer that is not root was turned away", extra={"uid": uid, "pid": _pid})
-    return uid == 0
+        LOGGER.warning("a peer that is not root was turned away", extra={"uid": uid, "pid": pid})
+    return bool(uid == 0)
 
 
 def _hung_up(connection: socket.socket) -> bool:

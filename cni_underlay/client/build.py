@@ -2,17 +2,18 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
+import tomllib
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 _FLAGS = (
     *("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"),
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
-    # Static: the host that executes the client may be any distribution, and loading libc.so costs as much as the call.
+    # Static: the host that executes the client may be of any distribution.
     *("-static", "-s", "-Wl,-z,noexecstack"),
 )
 _PACKAGES = "on Debian and Ubuntu `apt-get install gcc libc6-dev`, on Fedora and RHEL `dnf install gcc glibc-static`"
@@ -24,6 +25,7 @@ _NO_LIBRARY = (
     "crt1.o",
     ".h: no such file",
     ".h' file not",
+    "no include path",
 )
 
 
@@ -32,18 +34,23 @@ class CompileError(Exception):
 
 
 def compile_client(target: Path, version: str) -> None:
-    """Compile the client to `target` with $CC, by default `cc`.
+    """Compile the client to `target` with $CC, by default `musl-gcc` where it is installed, else `cc`.
 
     The file appears whole, by a rename: a client that is being executed from there goes on undisturbed.
     Raises CompileError.
     """
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
         binary = Path(folder) / target.name
         sources = sorted(map(str, SOURCES.glob("*.c")))
-        _run([*compiler, *_FLAGS, f'-DVERSION="{version}"', "-o", str(binary), *sources])
+        _run([*_compiler(), *_FLAGS, f'-DVERSION="{version}"', "-o", str(binary), *sources])
         binary.chmod(0o755)
         binary.replace(target)
+
+
+def _compiler() -> list[str]:
+    # A static glibc executes some fifty CPUIDs before main(), and in a virtual machine each of them leaves the guest:
+    # 8.4 us apiece measured, 0.52 ms for the whole exec, where a client linked with musl takes 0.06 ms.
+    return shlex.split(os.environ.get("CC", "")) or ["musl-gcc" if shutil.which("musl-gcc") else "cc"]
 
 
 def _run(command: list[str]) -> None:
@@ -69,8 +76,9 @@ def _run(command: list[str]) -> None:
 
 def main() -> None:
     """Compile the client of a source checkout in place: for work on the C files between two installations."""
+    project = tomllib.loads((SOURCES.parents[1] / "pyproject.toml").read_text())["project"]
     try:
-        compile_client(SOURCES / "underlay", metadata.version("cni-underlay"))
+        compile_client(SOURCES / "underlay", project["version"])
     except CompileError as error:
         sys.exit(str(error))
 

@@ -27,8 +27,10 @@ static int open_spool(char *path)
     struct stat status;
     for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        mkdir(path, 0700);
+        int made = mkdir(path, 0700);
         *slash = '/';
+        if (made < 0 && errno != EEXIST)
+            return -1;
     }
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return -1;

@@ -86,7 +86,8 @@ int main(int argc, char **argv)
     const char *name = slash ? slash + 1 : argc > 0 ? argv[0] : "";
     int closed = hold_standard_descriptors();
 
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); /* EPIPE, and EFBIG beyond RLIMIT_FSIZE, are answered; a signal would end us instead */
+    signal(SIGXFSZ, SIG_IGN);
     umask(077); /* the modes of the spool are ours, whatever the runtime's mask is */
     name = *name ? name : "underlay";
     if (!call.command)

@@ -40,6 +40,11 @@ def is_identifier(text: str) -> bool:
     return _IDENTIFIER.fullmatch(text) is not None
 
 
+def is_file_name(text: str) -> bool:
+    """Whether it names a file in a directory, and no path: what a plugin's type has to be."""
+    return text not in {"", ".", ".."} and "/" not in text and "\0" not in text
+
+
 def name_fault(name: str) -> str:
     """Why the kernel (dev_valid_name) or libcni (ValidateInterfaceName) refuses `name` for an interface; else ''."""
     try:

@@ -74,7 +74,7 @@ def type_of(block: object) -> str:
     name = document.known(block, _TYPE).get("type")
     if not isinstance(name, str):
         return ""
-    if "/" in name or "\0" in name or name in {".", ".."}:
+    if name and not grammar.is_file_name(name):
         raise InvalidConfigError(f"ipam.type: {grammar.clip(name)!r} is no plain file name")
     return name
 

@@ -77,7 +77,6 @@ class _Head(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Link(msgspec.Struct, frozen=True, rename="camel"):
-    type: str = ""
     datapath: str = ""
     master: str = ""
     mode: str = ""
@@ -90,6 +89,7 @@ class _Link(msgspec.Struct, frozen=True, rename="camel"):
 class _Outer(msgspec.Struct, frozen=True, rename="camel"):
     """What is read apart."""
 
+    type: Any = None
     ipam: Any = None
     prev_result: Any = None
     runtime_config: Any = None
@@ -136,15 +136,14 @@ def decode(stdin: bytes, call: Call) -> NetConf:
     _require_name(head.name)
     version = head.cni_version or versions.OLDEST
     versions.require(version, call.verb)
-    named = outer.get("type")
-    conf = partial(
-        NetConf, cni_version=version, name=head.name, type=named if isinstance(named, str) else "", raw=stdin
-    )
+    main = outer.get("type", "")
+    conf = partial(NetConf, cni_version=version, name=head.name, type=main if isinstance(main, str) else "", raw=stdin)
     if call.verb is Verb.DEL:
         return conf(ipam=_giver(outer, call))
     if call.verb is Verb.GC:
         return conf(ipam=_giver(outer, call), valid_attachments=_valid_attachments(whole))
-    part = _role(call.plugin, named, ipamconf.type_of(outer.get("ipam")))
+    _require_type(main)
+    part = _role(call.plugin, main, ipamconf.type_of(outer.get("ipam")))
     runtime = runtimeconf.decode_runtime(outer.get("runtimeConfig"))
     ipam, ignored = _ipam(outer, part, runtime, call)
     conf = partial(conf, ipam=ipam, runtime=runtime, args=runtimeconf.decode_args(outer.get("args")))
@@ -192,6 +191,13 @@ def _require_name(name: str) -> None:
         raise InvalidConfigError("missing network name")
     if not grammar.is_identifier(name):
         raise InvalidConfigError("name: invalid characters found in network name", grammar.clip(name))
+
+
+def _require_type(main: object) -> None:
+    if not isinstance(main, str):
+        raise DecodingError(f"type: expected text, got {document.shown(main)}")
+    if main and not grammar.is_file_name(main):
+        raise InvalidConfigError(f"type: {grammar.clip(main)!r} is no plain file name")
 
 
 def _giver(outer: Mapping[str, Any], call: Call) -> IpamConf | DelegateConf | None:
@@ -271,7 +277,9 @@ def _mode(kind: DatapathKind, mode: str) -> str:
 
 def _mtu(mtu: int) -> int:
     if mtu and mtu not in _MTU:
-        raise InvalidConfigError(f"mtu: {grammar.clip(str(mtu))} is not 0 (as the master's) or {_MTU.start} to {_MTU.stop - 1}")
+        raise InvalidConfigError(
+            f"mtu: {grammar.clip(str(mtu))} is not 0 (the master's) or {_MTU.start} to {_MTU.stop - 1}"
+        )
     return mtu
 
 

@@ -16,6 +16,7 @@ HOST_END_MAC = bytes.fromhex("027500000001")
 _POD4 = b"\x02\x75"
 _POD6 = b"\x06\x75"
 _NODE = b"\x0a\x75"
+_NAMED = b"\x0e\x75"
 
 _OCTETS = 6
 
@@ -41,9 +42,14 @@ def mac_text(octets: bytes) -> str:
 
 def mac_of_address(address: IPAddress) -> bytes:
     """The MAC of a pod that asked for none: the same whenever the address is used, and unique among IPv4 ones."""
-    if address.version == 4:  # noqa: PLR2004  # the version's name
+    if isinstance(address, IPv4Address):
         return _POD4 + address.packed
     return _POD6 + hashlib.sha1(address.packed, usedforsecurity=False).digest()[:4]
+
+
+def mac_of_name(name: str) -> bytes:
+    """The MAC of a pod without addresses."""
+    return _NAMED + hashlib.sha1(name.encode(), usedforsecurity=False).digest()[:4]
 
 
 def mac_of_host_link(master: bytes, index: int) -> bytes:

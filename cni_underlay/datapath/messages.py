@@ -40,6 +40,7 @@ NTF_PROXY = 0x08
 NUD_PERMANENT = 0x80
 
 AF_INET, AF_INET6 = 2, 10
+IPV4, IPV6 = 4, 6  # as `version` of an address has it
 
 # net/ip.h IPV4_DEVCONF_*: the per-interface settings that a link message can carry, sparing a write to /proc each.
 DEVCONF_FORWARDING, DEVCONF_RP_FILTER, DEVCONF_ARP_FILTER, DEVCONF_ARP_ANNOUNCE, DEVCONF_ARP_NOTIFY = 1, 8, 13, 18, 22
@@ -57,7 +58,7 @@ _MADE = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
 
 
 def family(address: IPAddress | IPInterface) -> int:
-    return AF_INET if address.version == 4 else AF_INET6  # noqa: PLR2004  # the version's name
+    return AF_INET if address.version == IPV4 else AF_INET6
 
 
 def link_header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
@@ -106,18 +107,18 @@ def link_up(index: int, alias: str) -> Message:
     return Message(RTM_SETLINK, 0, link_header(index, IFF_UP, IFF_UP) + text(IFLA_IFALIAS, alias))
 
 
-def ipv4_settings(index: int, settings: Mapping[int, int]) -> Message:
-    conf = nested(IFLA_INET_CONF, *(number32(key, value) for key, value in settings.items()))
-    return Message(RTM_SETLINK, 0, link_header(index) + nested(IFLA_AF_SPEC, nested(AF_INET, conf)))
+def settings(index: int, *families: bytes) -> Message:
+    """Per-family settings, to be sent before the link is brought up: do_setlink() handles flags before IFLA_AF_SPEC."""
+    return Message(RTM_SETLINK, 0, link_header(index) + nested(IFLA_AF_SPEC, *families))
 
 
-def no_link_local(index: int) -> Message:
-    """Keep the kernel from making a link-local address of its own, which would be tentative for one to two seconds.
+def ipv4_settings(values: Mapping[int, int]) -> bytes:
+    return nested(AF_INET, nested(IFLA_INET_CONF, *(number32(key, value) for key, value in values.items())))
 
-    Only of use in a message before the one that brings the link up: do_setlink() handles flags before IFLA_AF_SPEC.
-    """
-    mode = number8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)
-    return Message(RTM_SETLINK, 0, link_header(index) + nested(IFLA_AF_SPEC, nested(AF_INET6, mode)))
+
+def no_link_local() -> bytes:
+    """Keep the kernel from making a link-local address of its own, which would be tentative for one to two seconds."""
+    return nested(AF_INET6, number8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
 
 
 def delete_link(index: int) -> Message:
@@ -142,7 +143,7 @@ def new_route(index: int, route: Route, *, onlink: bool = False) -> Message:
     """A route through link `index`; refused with EEXIST where one of the same destination and metric exists."""
     scope = route.scope
     if scope is None:
-        scope = SCOPE_GLOBAL if route.gw is not None or route.dst.version != 4 else SCOPE_LINK  # noqa: PLR2004
+        scope = SCOPE_GLOBAL if route.gw is not None or route.dst.version != IPV4 else SCOPE_LINK
     table = RT_TABLE_MAIN if route.table is None else route.table
     flags = RTNH_F_ONLINK if onlink else 0
     return Message(RTM_NEWROUTE, _MADE, _route(index, route, table, scope, flags))
@@ -151,7 +152,7 @@ def new_route(index: int, route: Route, *, onlink: bool = False) -> Message:
 def _route(index: int, route: Route, table: int, scope: int, flags: int) -> bytes:
     parts = [
         ROUTE_HEADER.pack(
-            AF_INET if route.dst.version == 4 else AF_INET6,  # noqa: PLR2004
+            AF_INET if route.dst.version == IPV4 else AF_INET6,
             route.dst.prefixlen,
             0,
             0,

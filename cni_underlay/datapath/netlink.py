@@ -39,6 +39,8 @@ _U32 = struct.Struct("=I")
 
 # The kernel fills at most 32 KiB into one datagram of a dump (net/netlink/af_netlink.c, netlink_dump).
 _DATAGRAM = 65536
+# Messages sent at once at most: a socket's send buffer (208 KiB by default) has to hold them.
+_BATCH = 512
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
@@ -131,14 +133,15 @@ class RequestSocket:
 
     def attempt(self, messages: Sequence[Message]) -> list[RefusedError]:
         """Send all messages at once; each is tried, whatever happened to those before it. Returns the refusals."""
-        first = self._send(messages, NLM_F_ACK)
         refusals = []
-        for kind, flags, sequence, payload in self._answers(first):
-            if kind == NLMSG_ERROR:
-                if refused := _refusal(payload, flags, sequence - first):
-                    refusals.append(refused)
-                if sequence == self._sequence:
-                    break
+        for start in range(0, len(messages), _BATCH):
+            first = self._send(messages[start : start + _BATCH], NLM_F_ACK)
+            for kind, flags, sequence, payload in self._answers(first):
+                if kind == NLMSG_ERROR:
+                    if refused := _refusal(payload, flags, start + sequence - first):
+                        refusals.append(refused)
+                    if sequence == self._sequence:
+                        break
         return refusals
 
     def change(self, *messages: Message) -> None:

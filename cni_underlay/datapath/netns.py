@@ -106,7 +106,7 @@ def is_own(descriptor: int) -> bool:
 
 
 def require_foreign(descriptor: int, path: str, *, overridden: bool) -> None:
-    """Raise `InvalidNamespaceError` naming `path` unless it is a network namespace, and not ours (or that is allowed)."""
+    """Raise `InvalidNamespaceError` unless it is a network namespace and, but for `overridden`, not ours."""
     try:
         own = is_own(descriptor)
     except InvalidNamespaceError as error:

@@ -32,6 +32,18 @@ class Pick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a lease got, and the pool that gave it; `pool` is None where none was asked."""
+
+    pool: Pool | None = None
+    picks: tuple[Pick, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[LeasedAddress, ...]:
+        return tuple(pick.address for pick in self.picks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     """One set of a pool, with what is held of it."""
 
@@ -47,7 +59,7 @@ class _Place:
         return Pick(key=key, address=address, reason=reason, since=since)
 
 
-def lease(book: Book, pools: Sequence[Pool], wanted: Sequence[IPAddress], uptime: float) -> tuple[Pick, ...]:
+def lease(book: Book, pools: Sequence[Pool], wanted: Sequence[IPAddress], uptime: float) -> Choice:
     """Lease one address of each set of the first pool that can give them all, the wanted ones among them.
 
     Raises, with the book as it was: `AddressInUseError` where a wanted address is held or rests, `PoolExhaustedError`
@@ -58,13 +70,13 @@ def lease(book: Book, pools: Sequence[Pool], wanted: Sequence[IPAddress], uptime
     for pool in pools:
         try:
             with book.attempt():
-                return _lease_from(book, pool, wanted, uptime)
+                return Choice(pool=pool, picks=_lease_from(book, pool, wanted, uptime))
         except (AddressInUseError, PoolExhaustedError, InvalidConfigError) as refusal:
             refusals.append(refusal)
     for kind in (AddressInUseError, PoolExhaustedError, InvalidConfigError):
         if alike := [refusal for refusal in refusals if isinstance(refusal, kind)]:
             raise kind("; ".join(map(str, alike))) from alike[0]
-    return ()
+    return Choice()
 
 
 def has_room(book: Book, pool: Pool, uptime: float) -> bool:

@@ -79,7 +79,7 @@ class AgentProcess:
 
     def reload(self) -> None:
         """SIGHUP."""
-        self._processes.signal(self._name, signal.SIGHUP)
+        self._processes.send(self._name, signal.SIGHUP)
 
     def stop(self) -> None:
         """SIGTERM, and wait for its end."""

@@ -51,7 +51,7 @@ class Host(ABC):
     def reaches(self, address: IPAddress | str, *, payload: int = 56) -> bool:
         """Whether one ping of `payload` bytes is answered within two seconds."""
         # -s counts payload only: 28 (IPv4) or 48 (IPv6) bytes of headers come on top.
-        done = self.run(["ping", "-n", "-c", "1", "-W", "2", "-s", str(payload), str(address)])
+        done = self.run(["ping", "-c", "1", "-W", "2", "-s", str(payload), str(address)])
         return done.returncode == 0
 
     def wait_until_reaches(self, address: IPAddress | str, *, within: float = 10.0) -> None:

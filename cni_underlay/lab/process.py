@@ -105,7 +105,7 @@ class Processes:
         recorded = ProcessId(pid=data["pid"], started=data["started"])
         return recorded if recorded.alive else None
 
-    def signal(self, name: str, number: signal.Signals) -> None:
+    def send(self, name: str, number: signal.Signals) -> None:
         """Send a signal to the process of that name; `LabError` where none runs."""
         with self._handle(name) as handle:
             if handle is None:

@@ -3,15 +3,18 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from cni_underlay.cni.environment import Call
 from cni_underlay.cni.netconf import NetConf
 from cni_underlay.datapath.port import Datapath
 from cni_underlay.errors import TryAgainLaterError
-from cni_underlay.records import Attachment, Instant, Lease, Pool
+from cni_underlay.records import Attachment, Instant, IPAddress, Lease, Pool
 from cni_underlay.store.port import Store
+
+# Wraps what waits for somebody else (a delegate, another request), so that the agent can serve others meanwhile.
+Aside = Callable[[], AbstractContextManager[None]]
 
 LOCK_SECONDS = 30.0  # a DEL of a link takes 20 ms; whoever waits this long is better off repeated by its runtime
 
@@ -45,23 +48,22 @@ class Steps:
 
 
 class AttachmentLocks:
-    """One lock for each attachment under work: the verbs of one interface follow each other, all others run side by side."""
+    """One lock for each attachment under work: the verbs of one interface follow each other, others run side by side."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._locks: dict[Attachment, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def hold(self, attachment: Attachment) -> Iterator[None]:
+    def hold(self, attachment: Attachment, aside: Aside = nullcontext) -> Iterator[None]:
         """Hold the attachment's lock for the block; raises `TryAgainLaterError` after `LOCK_SECONDS` of waiting."""
         with self._guard:
             lock, users = self._locks.get(attachment, (threading.Lock(), 0))
             self._locks[attachment] = (lock, users + 1)
         try:
-            if not lock.acquire(timeout=LOCK_SECONDS):
-                raise TryAgainLaterError(
-                    f"another request for {attachment.ifname} of container {attachment.container_id} is still at work"
-                )
+            if not lock.acquire(blocking=False):
+                with aside():
+                    _acquire(lock, attachment)
             try:
                 yield
             finally:
@@ -74,21 +76,25 @@ class AttachmentLocks:
                 else:
                     self._locks[attachment] = (lock, users - 1)
 
+    def busy(self, attachment: Attachment) -> bool:
+        """Whether some request works on the attachment at this moment."""
+        with self._guard:
+            return attachment in self._locks
 
-@dataclass(slots=True, kw_only=True)
-class Services:
-    """The agent's long-lived parts. `settings` is replaced whole by a reload; a request reads it once."""
 
-    store: Store
-    datapath: Datapath
-    settings: Settings
-    clock: Callable[[], Instant]
-    locks: AttachmentLocks = field(default_factory=AttachmentLocks)
+def _acquire(lock: threading.Lock, attachment: Attachment) -> None:
+    if not lock.acquire(timeout=LOCK_SECONDS):
+        raise TryAgainLaterError(
+            f"another request for {attachment.ifname} of container {attachment.container_id} is still at work"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One CNI call on its way through a use case. `netns` is an open descriptor, None where CNI_NETNS gave none."""
+    """One CNI call on its way through a use case. `netns` is an open descriptor, None where CNI_NETNS gave none.
+
+    `warnings` go to the runtime's standard error, `addresses` are those that were given or freed: both for the log too.
+    """
 
     call: Call
     conf: NetConf
@@ -96,11 +102,38 @@ class Request:
     netns_errno: int
     steps: Steps
     warnings: list[str]
+    addresses: list[IPAddress] = field(default_factory=list)
 
     @property
     def attachment(self) -> Attachment:
         """The interface this call speaks of."""
         return Attachment(network=self.conf.name, container_id=self.call.container_id, ifname=self.call.ifname)
+
+    def note(self, lease: Lease) -> None:
+        """Remember the addresses that this call is about."""
+        self.addresses[:] = [address.interface.ip for address in lease.addresses]
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """The agent's long-lived parts. `settings` is replaced whole by a reload; a request reads it once.
+
+    `owed` holds, for each attachment whose first answer is not delivered yet, the request that is to deliver it.
+    """
+
+    store: Store
+    datapath: Datapath
+    settings: Settings
+    clock: Callable[[], Instant]
+    aside: Aside = nullcontext
+    locks: AttachmentLocks = field(default_factory=AttachmentLocks)
+    owed: dict[Attachment, Request] = field(default_factory=dict)
+
+    @contextmanager
+    def exclusive(self, attachment: Attachment) -> Iterator[None]:
+        """No other request touches the attachment for the block; raises `TryAgainLaterError` where one does not end."""
+        with self.locks.hold(attachment, self.aside):
+            yield
 
 
 def retire_master(services: Services, lease: Lease) -> None:

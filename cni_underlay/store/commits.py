@@ -6,6 +6,7 @@ those who waited, and hands the lead to the first of those who came since. A cal
 
 import threading
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from cni_underlay.errors import StoreUnavailableError, UnderlayError
@@ -13,16 +14,27 @@ from cni_underlay.errors import StoreUnavailableError, UnderlayError
 _Result = TypeVar("_Result")
 
 
-class Operation(Generic[_Result]):
-    """One caller's part of a commit: `work` runs inside the transaction, and again where that has to be repeated.
+class Weight(Enum):
+    """What an operation asks of its commit.
 
-    It either changes nothing and raises `UnderlayError`, or succeeds. Operations that are not `durable` may be lost
-    with the power, though not with the process; `essential` ones may use the last reserve of disk space.
+    `LIGHT` may be lost with the power, though not with the process; `DURABLE` may not. `ESSENTIAL` is durable and may
+    use the last reserve of disk space: a DEL has to succeed on a full disk.
     """
 
-    def __init__(self, work: Callable[[], _Result], *, durable: bool = True, essential: bool = False) -> None:
-        self.durable = durable
-        self.essential = essential
+    LIGHT = auto()
+    DURABLE = auto()
+    ESSENTIAL = auto()
+
+
+class Operation(Generic[_Result]):
+    """One caller's part of a commit.
+
+    `work` runs inside the transaction, and again where that has to be repeated. It either changes nothing and raises
+    `UnderlayError`, or succeeds.
+    """
+
+    def __init__(self, work: Callable[[], _Result], weight: Weight = Weight.DURABLE) -> None:
+        self.weight = weight
         self._work = work
         self._result: list[_Result] = []
         self._error: UnderlayError | None = None

@@ -7,12 +7,11 @@ CREATE TABLE boot (
     boot_id TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- `size` and `quarantine` are those of the latest lease: for readers, and for tidying after a restart.
+-- `quarantine` is that of the latest lease, for tidying after a restart.
 CREATE TABLE pool (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    size INTEGER NOT NULL,
-    quarantine REAL NOT NULL
+    quarantine REAL NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Where the round robin of each set stands.

@@ -136,6 +136,19 @@ def test_the_compiler_of_the_environment_gets_its_own_arguments_first(
         compile_client(tmp_path / "underlay", "1")
 
 
+def test_a_compiler_for_musl_is_preferred_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    compiler(tmp_path, "echo plain >&2; exit 1")
+    with pytest.raises(CompileError, match="\n\nplain\n"):
+        compile_client(tmp_path / "underlay", "1")
+    (tmp_path / "cc").rename(tmp_path / "musl-gcc")
+    with pytest.raises(CompileError, match=r"musl-gcc -std=c11"):
+        compile_client(tmp_path / "underlay", "1")
+
+
 def test_the_sources_compile_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "cc -Werror -Wconversion -Wshadow -Wformat=2 -Wstrict-prototypes -Wvla")
     compile_client(tmp_path / "underlay", "1.2.3")

@@ -160,6 +160,12 @@ def test_a_symbolic_link_in_place_of_the_spool_is_not_followed(call: Runner, spo
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_a_limit_on_the_size_of_files_is_reported(call: Runner, spool: Path) -> None:
+    error = call.failure("DEL", bytes(1 << 20), prelude="ulimit -f 8")
+    assert (error["code"], error["details"]) == (11, "EFBIG")
+    assert list(spool.iterdir()) == []
+
+
 def test_a_full_disk_fails_the_del_and_leaves_no_part_of_it(call: Runner, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -1,1 +1,1 @@
-"""What the conformance suite needs of a machine: private namespaces, an agent, and processes started as a runtime starts them."""
+"""What the suite needs of a machine: private namespaces, an agent, and processes started as a runtime starts them."""

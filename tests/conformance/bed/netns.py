@@ -76,7 +76,11 @@ class Namespace:
     def configure(self, *lines: str) -> None:
         """Carry out lines of ip(8); the first failure raises."""
         done = subprocess.run(
-            ["ip", "-n", self.name, "-batch", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True
+            ["ip", "-n", self.name, "-batch", "-"],
+            input="\n".join(lines) + "\n",
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{lines}: {done.stderr}"
 
@@ -119,7 +123,7 @@ class Namespace:
         return self.run("ping", "-n", "-c1", "-W1", f"-s{size}", "-Mdo", address).returncode == 0
 
     def state(self) -> dict[str, Any]:
-        """Everything a plugin could change here: links, addresses, routes of all tables, rules, neighbours, nftables."""
+        """What a plugin could change here: links, addresses, routes of all tables, rules, neighbours, nftables."""
         ruleset = self.run("nft", "-j", "list", "ruleset").stdout
         return {
             "links": _sorted(self._batch(["-d"], _ANY_FAMILY)[0]),
@@ -147,7 +151,7 @@ def _sorted(entries: Iterable[dict[str, Any]]) -> list[Any]:
     return sorted(map(_settled, filter(None, entries)), key=lambda entry: json.dumps(entry, sort_keys=True))
 
 
-def _settled(value: Any) -> Any:  # noqa: ANN401  # JSON
+def _settled(value: Any) -> Any:
     """`value` without what is restless, and without nftables' handles, which count up for ever."""
     if isinstance(value, dict):
         return {key: _settled(item) for key, item in value.items() if key not in _RESTLESS | {"handle", "tentative"}}

@@ -1,7 +1,6 @@
-"""A node of its own: a switch with a gateway, a machine on the segment, the node with its master, and an agent in it."""
+"""A node of its own: a switch with a gateway, a machine on the segment, the node with its master, and an agent."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 from cni_underlay import client
 from cni_underlay.agent import protocol
+from cni_underlay.errors import UnderlayError
 
 from .calls import Caller
 from .netns import Namespace, unique
@@ -136,7 +136,7 @@ class Node:
     def serves(self) -> bool:
         try:
             self.ask("version")
-        except (OSError, AssertionError):
+        except (OSError, UnderlayError, AssertionError):
             return False
         return True
 
@@ -155,7 +155,7 @@ class Node:
             self.agent.wait(30)
             self.agent = None
 
-    def ask(self, command: str, **query: Any) -> Any:  # noqa: ANN401  # JSON
+    def ask(self, command: str, **query: Any) -> Any:
         """An admin's question to the agent."""
         frame = protocol.request(protocol.KIND_ADMIN, {}, json.dumps({"command": command, **query}).encode())
         with socket.socket(socket.AF_UNIX) as connection:
@@ -177,7 +177,7 @@ class Node:
     def descriptors(self) -> int:
         """How many descriptors the agent has open."""
         assert self.agent is not None
-        return len(os.listdir(f"/proc/{self.agent.pid}/fd"))
+        return len(list(Path(f"/proc/{self.agent.pid}/fd").iterdir()))
 
 
 @contextmanager

@@ -90,8 +90,6 @@ def test_a_gc_without_the_list_removes_nothing(conf: Conf) -> None:
         [{"containerID": "a"}],
         [{"ifname": "eth0"}],
         [{"containerID": "", "ifname": "e"}],
-    ]
-    + [
         [{"containerID": "a", "ifname": None}],
         [{"containerID": 5, "ifname": "e"}],
         [{"containerID": "a", "ifname": "e"}, {}],

@@ -276,6 +276,18 @@ def test_a_delegate_without_an_ipam_block_is_told_what_to_write(conf: Conf) -> N
             conf({"type": "ptp", "ipam": block}, "ADD", "underlay-ipam")
 
 
+def test_a_delegate_with_an_ipam_block_that_is_no_object_cannot_decode_it(conf: Conf) -> None:
+    with pytest.raises(DecodingError, match=r'^ipam: expected an object, got "text"$'):
+        conf({"type": "ptp", "ipam": "text"}, "ADD", "underlay-ipam")
+
+
+@pytest.mark.parametrize("main", ["../../bin/sh", "/opt/cni/bin/underlay", "..", "a\0b"])
+@pytest.mark.parametrize("plugin", ["underlay", "underlay-ipam"])
+def test_a_type_that_is_a_path_is_refused(conf: Conf, plugin: str, main: str) -> None:
+    with pytest.raises(InvalidConfigError, match=r"^type: .* is no plain file name"):
+        conf({"type": main}, "ADD", plugin)
+
+
 @pytest.mark.parametrize("block", [..., None, {}])
 def test_a_main_plugin_may_be_without_ipam(conf: Conf, block: object) -> None:
     assert conf({"ipam": block, "datapath": "macvlan"}).ipam is None

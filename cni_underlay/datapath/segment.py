@@ -1,0 +1,62 @@
+"""macvlan and ipvlan: the pod on the segment itself, and the node's own link there, so that node and pod can talk.
+
+Where that link cannot be (macvlan `private`, `vepa`, `passthru`) probes and Services of the node do not reach the pod.
+In ipvlan `l3` and `l3s` the pod has no layer 2 at all: the node answers ARP and ND for it, as with veth.
+"""
+
+from dataclasses import replace
+
+from cni_underlay.datapath import host_link, links, master, messages, pod, proxy
+from cni_underlay.datapath.facts import host_route
+from cni_underlay.datapath.netlink import Message, attribute, number32
+from cni_underlay.datapath.netns import requests_in
+from cni_underlay.datapath.plan import node_routes
+from cni_underlay.datapath.port import Wired
+from cni_underlay.datapath.refusal import kernel
+from cni_underlay.datapath.work import Work
+from cni_underlay.records import DatapathKind, IPAddress
+
+
+def wire(work: Work) -> Wired:
+    """Make the node's link if need be, lead the node's traffic to the pod, make the pod's link.
+
+    In this order, because a conflict of addresses then costs no link, whose removal takes the kernel 16 ms.
+    """
+    plan = work.plan
+    hop: IPAddress | None = None
+    node: tuple[IPAddress, ...] = ()
+    if host_link.serves(plan):
+        own = work.shared.host_links.ensure(work.requests, work.master, plan)
+        # Scope global: with scope link the kernel would take the host-side link's own address as source.
+        work.add_host_routes(own.index, [replace(host_route(ip), scope=messages.SCOPE_GLOBAL) for ip in plan.ips])
+        with kernel(f"read the addresses of {work.master.name}"):
+            hop, node = own.hop, master.own_addresses(work.requests, work.master)
+    else:
+        work.shared.log.info("%s %s: the node itself cannot reach %s", plan.kind, plan.mode, plan.ifname)
+    index = work.make(lambda index: _link(work, index), lambda index: _unmake(work, index))
+    with pod.entered(work.netns, plan) as inner:
+        routes = pod.configure(inner, index, plan, node_routes(plan, node, hop if inner.ipv6 else None))
+    if plan.proxied:
+        proxy.answer(work)
+    mac = plan.mac or work.master.mac
+    work.announce(mac)
+    return work.answer(mac=mac, routes=routes)
+
+
+def _link(work: Work, index: int) -> Message:
+    plan = work.plan
+    mode = messages.macvlan_mode if plan.kind is DatapathKind.MACVLAN else messages.ipvlan_mode
+    parts = [
+        number32(messages.IFLA_LINK, work.master.index),
+        number32(messages.IFLA_NET_NS_FD, work.netns),
+        number32(messages.IFLA_MTU, plan.mtu),
+        messages.kind(plan.kind, mode(plan.mode)),
+    ]
+    if plan.mac:
+        parts.append(attribute(messages.IFLA_ADDRESS, plan.mac))
+    return messages.new_link(index, plan.ifname, *parts)
+
+
+def _unmake(work: Work, index: int) -> None:
+    with requests_in(work.netns) as inner:
+        links.delete(inner, index)

@@ -1,0 +1,252 @@
+"""One SQLite file and the book of it: transactions that change both or neither, and what to do when the disk refuses."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+from cni_underlay.errors import StoreUnavailableError
+from cni_underlay.ipam.book import Book
+from cni_underlay.records import AddressState, Instant
+from cni_underlay.store import opening
+from cni_underlay.store.ballast import Ballast
+from cni_underlay.store.commits import Operation, Weight
+from cni_underlay.store.lock import LedgerLock
+from cni_underlay.store.rows import key_from
+from cni_underlay.store.text import restored
+from cni_underlay.store.writer import Writer
+
+Operations = Sequence[Operation[object]]
+
+_COMMITS_PER_CHECKPOINT = 100  # about 4 MB of log: ten pages of 4 kB a commit
+_LAY_UP_SECONDS = 5.0  # between two tries to get the reserve of space back
+_ROOM = 64 << 10  # bytes: one commit's pages in the log, and one more page of everything it touches
+
+
+class Ledger:
+    """Opened and locked from construction until `close`. `commit` never runs twice at a time (see `GroupCommit`)."""
+
+    def __init__(self, path: Path, now: Instant, reserve: int) -> None:
+        self.path = path
+        self.guard = threading.Lock()  # over the book: held for picking and writing rows, never for a commit
+        self.marks: set[int] = set()
+        self.closing = False
+        self.commits = self.operations = self.reloads = self.rewrites = 0
+        self._ballast = Ballast(path.with_suffix(".reserve"), reserve)
+        self._starved = False
+        self._tried_at = now.uptime
+        self._checkpointed = 0
+        self._durable = True
+        with self._translated("opened"), ExitStack() as undo:
+            opening.prepare(path)
+            self._lock = LedgerLock(path.with_suffix(".lock"))
+            undo.callback(self._lock.release)
+            connection, self.damage = self._opened(now)
+            undo.callback(connection.close)
+            self._attach(connection)
+            self._begin_boot(now)
+            self.load()
+            self._ballast.lay_up()
+            undo.pop_all()
+
+    def commit(self, operations: Operations) -> None:
+        """Perform them in one transaction, or fail each with `StoreUnavailableError` and leave everything as it was."""
+        if self._starved:
+            operations = self._without_luxury(operations)
+        failure = self._attempt(operations)
+        if isinstance(failure, sqlite3.IntegrityError):
+            self._agree(operations)
+        elif failure is not None and _says_full(failure):
+            essential = [operation for operation in operations if operation.weight is Weight.ESSENTIAL]
+            if essential and self._ballast.throw():
+                self._starved = True
+                self._attempt(essential)
+        if self.closing:
+            self._shut()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection for short questions; it sees what is committed, and waits for no commit."""
+        with self._read_lock, self._translated("read"):
+            yield self._reader
+
+    @contextmanager
+    def browsing(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for long answers, so that no ADD waits behind somebody's list."""
+        with self._translated("read"), closing(self._beside()) as connection:
+            yield connection
+
+    def load(self) -> None:
+        """Make the book what the ledger says."""
+        book = Book()
+        book.early_reuses = self.book.early_reuses
+        pools = self._connection.execute("SELECT id, name, quarantine FROM pool").fetchall()
+        query = "SELECT {} FROM address WHERE pool = ? AND state {}"
+        for pool, stored_name, quarantine in pools:
+            name = restored(stored_name)
+            book.shelf(name).quarantine = quarantine
+            leased = self._connection.execute(query.format("address", "= 'leased'"), (pool,))
+            book.load_leased(name, (key_from(blob) for (blob,) in leased))
+            resting = self._connection.execute(query.format("uptime, address", "= 'quarantined'"), (pool,))
+            book.load_resting(name, [(since, key_from(blob)) for since, blob in resting])
+            aside = self._connection.execute(query.format("address, state", "IN ('reserved', 'foreign')"), (pool,))
+            for blob, state in aside:
+                book.set_aside(name, key_from(blob), AddressState(state))
+            cursors = self._connection.execute("SELECT slot, address FROM cursor WHERE pool = ?", (pool,))
+            book.shelf(name).cursors.update((slot, key_from(blob)) for slot, blob in cursors)
+        with self.guard:
+            self.book = book
+
+    def require_writable(self) -> None:
+        """Raise `StoreUnavailableError` when the next commit is bound to fail, as far as the file system tells."""
+        with self._translated("written"):
+            state = os.statvfs(self.path.parent)
+        if state.f_flag & os.ST_RDONLY:
+            raise StoreUnavailableError(f"the ledger {self.path} is on a read-only file system")
+        # What is kept back for root counts, as the agent is root.
+        free = state.f_bfree * state.f_frsize
+        if free < _ROOM or self._starved:
+            raise StoreUnavailableError(f"the ledger {self.path} has {free} bytes of disk space left: make room there")
+
+    def maintain(self, now: Instant) -> None:
+        """Fold the log into the file and lay up the reserve again, when it is time."""
+        if self.commits - self._checkpointed >= _COMMITS_PER_CHECKPOINT:
+            self._checkpointed = self.commits
+            with self.browsing() as connection:
+                # PASSIVE: takes what no reader needs any more, and makes no writer wait.
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if not self._ballast.laid_up and now.uptime - self._tried_at >= _LAY_UP_SECONDS:
+            self._tried_at = now.uptime
+            self._starved = not self._ballast.lay_up() and self._starved
+
+    def _opened(self, now: Instant) -> tuple[sqlite3.Connection, opening.Damage | None]:
+        try:
+            return opening.open_trusted(self.path, now)
+        except sqlite3.Error as error:
+            # A full disk may not have room for the log's index; the agent has to start for DELs to be taken.
+            if not _says_full(error) or not self._ballast.throw():
+                raise
+            self._starved = True
+            return opening.open_trusted(self.path, now)
+
+    def _attach(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._reader = self._beside()
+        self._read_lock = threading.Lock()
+        self._identity = self._identified()
+        self.writer = Writer(connection)
+        self.book = Book()
+
+    def _beside(self) -> sqlite3.Connection:
+        # mode=rw: a file that somebody removed must not come back empty because we looked.
+        return sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
+
+    def _begin_boot(self, now: Instant) -> None:
+        """Uptimes of two boots cannot be compared, so what rested when the machine stopped rests anew, in full.
+
+        That may be longer than needed and is never shorter: peers that did not reboot still remember the old owners.
+        """
+        other = """
+            SELECT NOT EXISTS (SELECT 1 FROM boot WHERE boot_id = ?) OR EXISTS (
+                SELECT 1 FROM address JOIN boot ON boot.id = boot WHERE state = 'quarantined' AND boot_id <> ?)
+        """
+        if not self._connection.execute(other, (now.boot_id, now.boot_id)).fetchone()[0]:
+            return
+        with ExitStack() as undo:
+            undo.callback(self._roll_back)
+            self._connection.execute("BEGIN IMMEDIATE")
+            boot = self.writer.boot(now.boot_id)
+            anew = "UPDATE address SET uptime = ?, boot = ? WHERE state = 'quarantined' AND boot <> ?"
+            self._connection.execute(anew, (now.uptime, boot, boot))
+            self._connection.execute("COMMIT")
+            undo.pop_all()
+
+    def _attempt(self, operations: Operations) -> sqlite3.Error | None:
+        if not operations:
+            return None
+        try:
+            self._require_place()
+            self._transact(operations)
+        except (sqlite3.Error, OSError) as error:
+            for operation in operations:
+                operation.fail(self._unavailable(error, "written"))
+            return error if isinstance(error, sqlite3.Error) else None
+        self.commits += 1
+        self.operations += len(operations)
+        return None
+
+    def _transact(self, operations: Operations) -> None:
+        self._wait_for_disk(any(operation.weight is not Weight.LIGHT for operation in operations))
+        marks = tuple(self.marks)
+        with ExitStack() as undo:
+            undo.callback(self._roll_back)
+            self._connection.execute("BEGIN IMMEDIATE")
+            undo.callback(self._revert)
+            with self.guard:
+                self.book.begin()
+                for operation in operations:
+                    operation.perform()
+            self.writer.mark_attached(marks)
+            self._connection.execute("COMMIT")
+            undo.pop_all()
+        self.book.keep()
+        self.marks.difference_update(marks)
+
+    def _wait_for_disk(self, durable: bool) -> None:  # noqa: FBT001  # the value itself, not a mode of this function
+        """FULL or NORMAL; what NORMAL leaves to the kernel goes to the disk with the next FULL commit."""
+        if durable is not self._durable:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+
+    def _revert(self) -> None:
+        with self.guard:
+            self.book.revert()
+
+    def _roll_back(self) -> None:
+        self.writer.forget()
+        # After some errors SQLite has rolled back by itself (https://sqlite.org/lang_transaction.html, section 2.1).
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _agree(self, operations: Operations) -> None:
+        """The book promised what the ledger refuses: believe the ledger, and try once more, then one by one."""
+        self.reloads += 1
+        try:
+            self.load()
+        except sqlite3.Error:
+            return  # every operation has failed already
+        if isinstance(self._attempt(operations), sqlite3.IntegrityError) and len(operations) > 1:
+            for operation in operations:
+                self._attempt([operation])
+
+    def _without_luxury(self, operations: Operations) -> Operations:
+        """What is left of the disk is for DELs."""
+        for operation in operations:
+            if operation.weight is Weight.DURABLE:
+                operation.fail(StoreUnavailableError(f"the ledger {self.path} has no disk space left: make room there"))
+        return [operation for operation in operations if operation.weight is not Weight.DURABLE]
+
+    def _require_place(self) -> None:
+        """Write the ledger anew from the open one where somebody removed it: a lease in a nameless file is not durable."""
+        try:
+            if self._identified() == self._identity:
+                return
+        except FileNotFoundError:
+            self._rewrite()
+            return
+        raise sqlite3.OperationalError("another file has taken the ledger's place; restart the agent to use that")
+
+    def _rewrite(self) -> None:
+        self.rewrites += 1
+        opening.prepare(self.path)
+        with ExitStack() as undo:
+            connection = undo.enter_context(closing(opening.connect(self.path)))
+            self._connection.backup(connection)
+            old, lock = (self._connection, self._reader), self._lock
+            self._connection = self.writer.connection = connection
+            undo.pop_all()

@@ -1,0 +1,32 @@
+"""One agent for each ledger: an advisory lock that the kernel lets go with the process, however that ends."""
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from cni_underlay.errors import StoreUnavailableError
+
+
+class LedgerLock:
+    """Held from construction until `release`. Raises `StoreUnavailableError` naming the other process."""
+
+    def __init__(self, path: Path) -> None:
+        # Python opens close-on-exec: a delegate or a mount helper must not keep the lock of a dead agent.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise StoreUnavailableError(
+                f"the ledger is in use by process {owner} ({path}): one agent works on a ledger; stop that one first"
+            ) from error
+        with suppress(OSError):  # a full disk: the number is for people only
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

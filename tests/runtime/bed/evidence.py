@@ -1,0 +1,46 @@
+"""What can be known of a node from outside: its agent's ledger, and what its kernel has."""
+
+from typing import Any
+
+from cni_underlay.cli.source import Source
+from cni_underlay.lab.node import Node
+from cni_underlay.records import IPAddress
+
+Document = dict[str, Any]
+
+# Everything of a node's kernel that an attachment may add to.
+_LOOKS = (
+    ["ip", "-o", "link", "show"],
+    ["ip", "-4", "route", "show", "table", "all"],
+    ["ip", "-6", "route", "show", "table", "all"],
+    ["ip", "rule", "show"],
+    ["ip", "-6", "rule", "show"],
+    ["ip", "neighbour", "show", "proxy"],
+    ["ip", "-6", "neighbour", "show", "proxy"],
+    ["ip", "neighbour", "show", "nud", "permanent"],
+)
+
+
+def leases(node: Node) -> list[Document]:
+    """Every lease of the node, from its agent."""
+    return _ask(node, "leases")
+
+
+def history(node: Node, address: IPAddress) -> list[str]:
+    """What happened to an address, oldest first."""
+    return [str(event["what"]) for event in _ask(node, "history", address=str(address))]
+
+
+def usage(node: Node, pool: str) -> Document:
+    """The pool's counts."""
+    return next(row for row in _ask(node, "pools") if row["pool"] == pool)
+
+
+def kernel(node: Node) -> frozenset[str]:
+    """One line for each thing of the node's kernel that pods may leave behind."""
+    return frozenset(line.strip() for look in _LOOKS for line in node.output(look).splitlines())
+
+
+def _ask(node: Node, command: str, **parameters: str) -> Any:  # noqa: ANN401  # a JSON document is anything
+    document, _ = Source(socket=node.agent.socket, configuration=None).ask(command, **parameters)
+    return document
