@@ -7,6 +7,7 @@ reads a clock: `uptime` comes in with every call, so no change of the date can s
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 
 from cni_underlay.errors import AddressInUseError
 from cni_underlay.ipam.keys import address_of
@@ -40,6 +41,24 @@ class Book:
                     outer.push(kept)
         finally:
             self._undo = outer
+
+    def begin(self) -> None:
+        """Start to note changes, as `attempt` does, for a transaction that ends elsewhere; then `keep` or `revert`."""
+        self._undo = ExitStack()
+
+    def keep(self) -> None:
+        self._undo = None
+
+    def revert(self) -> None:
+        changes, self._undo = self._undo, None
+        if changes is not None:
+            changes.close()
+
+    def overdue(self, uptime: float) -> bool:
+        """Whether `tidy` has anything to do."""
+        for shelf in self._shelves.values():
+            self.settle(shelf, uptime, shelf.quarantine)
+        return any(shelf.rest.rested for shelf in self._shelves.values())
 
     def settle(self, shelf: Shelf, uptime: float, quarantine: float) -> None:
         """Let those go whose rest is over at `uptime`; a longer quarantine than the last one calls some back."""
@@ -99,15 +118,14 @@ class Book:
             self._on_undo(self._restore, shelf, key, state, None)
         return state
 
-    def tidy(self, uptime: float) -> tuple[tuple[str, int], ...]:
-        """Forget the rests that are over by the quarantine of each pool's latest lease; returns them as (pool, key)."""
+    def tidy(self, uptime: float, most: int) -> tuple[tuple[str, int], ...]:
+        """Forget rests that are over by the quarantine of each pool's latest lease; returns them as (pool, key)."""
         gone: list[tuple[str, int]] = []
         for shelf in self._shelves.values():
             self.settle(shelf, uptime, shelf.quarantine)
-            rested = dict(shelf.rest.rested)
-            shelf.rest.rested.clear()
-            gone += ((shelf.name, key) for key in rested)
-            self._on_undo(shelf.rest.rested.update, rested)
+            for key in list(islice(shelf.rest.rested, most - len(gone))):
+                self._on_undo(self._abandon, shelf, key, shelf.rest.end(key))
+                gone.append((shelf.name, key))
         return tuple(gone)
 
     # What the ledger says, at start: none of these can be undone, and none checks anything.

@@ -5,10 +5,9 @@ rule. What is running can be found from the lab's directory alone (see `registry
 one whose builder was killed half-way.
 """
 
+import contextlib
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +15,7 @@ from typing import Self
 from cni_underlay.lab import netns, registry, topology_file, wiring
 from cni_underlay.lab.errors import LabError
 from cni_underlay.lab.guest_vm import GuestVm
-from cni_underlay.lab.host import Host, NamespaceHost
+from cni_underlay.lab.host import Host
 from cni_underlay.lab.node import Node
 from cni_underlay.lab.process import ProcessId, Processes, kill_members
 from cni_underlay.lab.registry import LabDirectory
@@ -65,7 +64,7 @@ class Lab:
             raise LabError(f"lab {self.id} is up already")
         owner = ProcessId.of(os.getpid()) if source is None else None
         directory = registry.create(self.topology, os.path.realpath(source) if source else "", owner)
-        with ExitStack() as undo:
+        with contextlib.ExitStack() as undo:
             undo.callback(self.down)
             self._adopt(directory)
             with directory.building():
@@ -95,7 +94,7 @@ class Lab:
         self._up()
         node, slash, pod = name.partition("/")
         if slash:
-            return self.node(node).pod(pod)
+            return self.node(node).existing_pod(pod)
         if name not in self._hosts:
             raise LabError(f"lab {self.id} has no host {name!r}; it has {', '.join(self._hosts)}")
         return self._hosts[name]
@@ -150,27 +149,25 @@ class Lab:
 
     def _host(self, spec: HostSpec) -> Host:
         directory = self.directory
-        netns_path = _namespaces(self._up()) / spec.name
         if isinstance(spec, NodeSpec):
-            return Node(spec, netns_path, self._running(), directory)
+            return Node(spec, self._netns(spec), self._running(), directory)
         if isinstance(spec, VmSpec) and wiring.is_guest(spec):
             return GuestVm(spec, self.switch, self._running(), directory)
-        return Machine(spec, netns_path, self._running(), directory)
+        return Machine(spec, self._netns(spec), self._running(), directory)
 
     def _build(self) -> None:
         _namespaces(self._up()).mkdir()
         netns.create(self.switch, wiring.SWITCH)
-        for host in self.hosts:
-            if isinstance(host, NamespaceHost):
-                netns.create(host.netns, wiring.STATIC if self._is_vm(host) else wiring.FORWARDING)
+        specs = [spec for spec in self.topology.hosts if not wiring.is_guest(spec)]
+        for spec in specs:
+            netns.create(self._netns(spec), wiring.sysctls(spec))
         self._batch(self.switch, wiring.switch(self.topology, _namespaces(self._up())))
         guests = [host for host in self.hosts if isinstance(host, GuestVm)]
         # First, because they take longest: everything else is made while they boot.
         for guest in guests:
             guest.launch()
-        for spec in self.topology.hosts:
-            if not wiring.is_guest(spec):
-                self._batch(_namespaces(self._up()) / spec.name, wiring.host(spec))
+        for spec in specs:
+            self._batch(self._netns(spec), wiring.host(spec))
         self._start_services()
         for guest in guests:
             guest.wait_until_ready()
@@ -196,8 +193,8 @@ class Lab:
         if done.returncode != 0:
             raise LabError(f"{namespace.name}: {done.stderr.strip()} in:\n{text}")
 
-    def _is_vm(self, host: Host) -> bool:
-        return any(host.name == spec.name for spec in self.topology.vms)
+    def _netns(self, spec: HostSpec) -> Path:
+        return _namespaces(self._up()) / spec.name
 
     def _up(self) -> LabDirectory:
         if self._directory is None:
@@ -212,13 +209,13 @@ class Lab:
 
 def demolish(directory: LabDirectory) -> None:
     """Take a lab down by its directory alone: processes, namespaces with all their links, files."""
-    if not directory.path.exists():
-        return
-    namespaces = tuple(_namespaces(directory).glob("*"))
-    kill_members(namespaces)
-    for path in namespaces:
-        netns.remove(path)
-    directory.remove()
+    with contextlib.suppress(FileNotFoundError), directory.building():
+        # Another `down` may have finished while this one waited.
+        namespaces = tuple(_namespaces(directory).glob("*"))
+        kill_members(namespaces)
+        for path in namespaces:
+            netns.remove(path)
+        directory.remove()
 
 
 def sweep() -> tuple[str, ...]:

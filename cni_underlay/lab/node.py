@@ -1,10 +1,12 @@
 """A Kubernetes node of the lab: a namespace with its agent and its pods."""
 
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cni_underlay import client
+from cni_underlay.errors import UnderlayError
 from cni_underlay.lab import agent, runtime
 from cni_underlay.lab.agent import AgentProcess
 from cni_underlay.lab.errors import LabError
@@ -15,6 +17,7 @@ from cni_underlay.lab.runtime import Json
 from cni_underlay.lab.topology import NodeSpec
 from cni_underlay.records import IPAddress
 
+_POD_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _PLUGINS = ("underlay", "underlay-ipam")
 # The client gives up after 55 s by itself; whoever waits for it must wait longer.
 _CALL_TIMEOUT = 90.0
@@ -79,15 +82,21 @@ class Node(NamespaceHost):
                 name,
                 netns_path=self.netns.with_name(f"{self.name}.{name}"),
                 processes=self._processes,
-                directory=self.directory / "pods" / name,
+                directory=self._pod_directory(name),
                 execute=self.execute,
                 plugins=self._plugins(),
             )
         return self._pods[name]
 
+    def existing_pod(self, name: str) -> Pod:
+        """The pod of that name, or `LabError` where nobody made it."""
+        if not self._pod_directory(name).joinpath("pod.json").exists():
+            raise LabError(f"node {self.name} has no pod {name!r}")
+        return self.pod(name)
+
     def remove_pod(self, name: str) -> None:
         """Take a pod's sandbox away; plugins are not asked (see `Pod.delete`)."""
-        self.pod(name).remove()
+        self.existing_pod(name).remove()
         del self._pods[name]
 
     def pods(self) -> tuple[Pod, ...]:
@@ -106,6 +115,11 @@ class Node(NamespaceHost):
         environment = {**self.environment, **cni}
         return self._processes.run(self.netns, argv, stdin=stdin, timeout=_CALL_TIMEOUT, environment=environment)
 
+    def _pod_directory(self, name: str) -> Path:
+        if not _POD_NAME.fullmatch(name):
+            raise LabError(f"{name!r} is no name for a pod (lower-case letters, digits, '.', '-')")
+        return self.directory / "pods" / name
+
     def _plugins(self) -> Path:
         # The client tells its two roles apart by the name it is executed under, so links are enough.
         directory = self.directory / "bin"
@@ -113,5 +127,8 @@ class Node(NamespaceHost):
         for name in _PLUGINS:
             link = directory / name
             if not link.is_symlink():
-                link.symlink_to(client.path())
+                try:
+                    link.symlink_to(client.path())
+                except UnderlayError as error:
+                    raise LabError(str(error)) from error
         return directory

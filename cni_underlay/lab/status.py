@@ -7,7 +7,8 @@ from cni_underlay.lab.guest_vm import GuestVm
 from cni_underlay.lab.host import Host
 from cni_underlay.lab.lab import Lab
 from cni_underlay.lab.node import Node
-from cni_underlay.lab.topology import NodeSpec, RouterSpec, VmSpec
+from cni_underlay.lab.pod import Pod
+from cni_underlay.lab.topology import HostSpec, NodeSpec, VmSpec
 
 _COLUMNS = ("NAME", "KIND", "SEGMENT", "ADDRESSES", "STATE")
 
@@ -52,21 +53,25 @@ def _host(lab: Lab, host: Host) -> dict[str, Any]:
     return report
 
 
-def _kind(spec: object) -> str:
+def _kind(spec: HostSpec) -> str:
     if isinstance(spec, VmSpec):
-        return f"vm ({spec.kind})"
-    return {NodeSpec: "node", RouterSpec: "router"}[type(spec)]
+        return f"vm/{spec.kind}"
+    return "node" if isinstance(spec, NodeSpec) else "router"
 
 
 def _state(host: Host) -> str:
     if isinstance(host, GuestVm):
         return "running" if host.process else "dead"
-    if isinstance(host, Node):
-        if host.spec.agent is None:
-            return "no agent"
+    if isinstance(host, Node) and host.spec.agent is not None:
         return "agent running" if host.agent.process else "agent dead"
     return "up"
 
 
-def _pod(pod: Any) -> dict[str, Any]:
-    raise NotImplementedError
+def _pod(pod: Pod) -> dict[str, Any]:
+    return {
+        "name": pod.name,
+        "container_id": pod.container_id,
+        "netns": str(pod.netns),
+        "addresses": [str(address) for address in pod.addresses],
+        "state": "added" if pod.result is not None else "not added",
+    }

@@ -7,14 +7,14 @@ from cni_underlay.lab.topology import HostSpec, Topology, VmKind, VmSpec
 from cni_underlay.records import IPAddress
 
 # The lab gives out its addresses itself, so nobody has to wait the second that DAD takes, or for a router advertisement.
-STATIC = {
+_STATIC = {
     "ipv6/conf/all/accept_dad": "0",
     "ipv6/conf/default/accept_dad": "0",
     "ipv6/conf/all/accept_ra": "0",
     "ipv6/conf/default/accept_ra": "0",
 }
-FORWARDING = {
-    **STATIC,
+_FORWARDING = {
+    **_STATIC,
     "ipv4/ip_forward": "1",
     "ipv6/conf/all/forwarding": "1",
     "ipv6/conf/default/forwarding": "1",
@@ -24,6 +24,11 @@ FORWARDING = {
 }
 # A bridge port must not speak for itself.
 SWITCH = {"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1"}
+
+
+def sysctls(spec: HostSpec) -> dict[str, str]:
+    """What a host's namespace has below /proc/sys/net before its first interface: nodes and routers forward."""
+    return _STATIC if isinstance(spec, VmSpec) else _FORWARDING
 
 
 def port_name(host: str, index: int) -> str:
@@ -60,7 +65,7 @@ def host(spec: HostSpec) -> Iterator[str]:
             yield f"address add {address} dev {uplink.ifname}{_broadcast(address)}"
         yield f"link set {uplink.ifname} up"
     for gateway in spec.gateways:
-        yield f"-{gateway.version} route add default via {gateway}"
+        yield f"route add default via {gateway}"
 
 
 def _broadcast(address: IPAddress) -> str:

@@ -8,14 +8,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from cni_underlay.errors import StoreUnavailableError
-from cni_underlay.ipam.book import Book
-from cni_underlay.records import AddressState, Instant
+from cni_underlay.records import Instant
 from cni_underlay.store import opening
 from cni_underlay.store.ballast import Ballast
 from cni_underlay.store.commits import Operation, Weight
 from cni_underlay.store.lock import LedgerLock
-from cni_underlay.store.rows import key_from
-from cni_underlay.store.text import restored
+from cni_underlay.store.loading import begin_boot, book_of
 from cni_underlay.store.writer import Writer
 
 Operations = Sequence[Operation[object]]
@@ -34,20 +32,22 @@ class Ledger:
         self.marks: set[int] = set()
         self.closing = False
         self.commits = self.operations = self.reloads = self.rewrites = 0
+        self._read_lock = threading.Lock()
         self._ballast = Ballast(path.with_suffix(".reserve"), reserve)
         self._starved = False
         self._tried_at = now.uptime
         self._checkpointed = 0
-        self._durable = True
         with self._translated("opened"), ExitStack() as undo:
             opening.prepare(path)
             self._lock = LedgerLock(path.with_suffix(".lock"))
             undo.callback(self._lock.release)
             connection, self.damage = self._opened(now)
             undo.callback(connection.close)
-            self._attach(connection)
-            self._begin_boot(now)
-            self.load()
+            self.writer = Writer(connection)
+            self._connect(connection)
+            undo.callback(self._reader.close)
+            begin_boot(self.writer, now)
+            self.book = book_of(connection)
             self._ballast.lay_up()
             undo.pop_all()
 
@@ -77,27 +77,6 @@ class Ledger:
         """A connection of its own for long answers, so that no ADD waits behind somebody's list."""
         with self._translated("read"), closing(self._beside()) as connection:
             yield connection
-
-    def load(self) -> None:
-        """Make the book what the ledger says."""
-        book = Book()
-        book.early_reuses = self.book.early_reuses
-        pools = self._connection.execute("SELECT id, name, quarantine FROM pool").fetchall()
-        query = "SELECT {} FROM address WHERE pool = ? AND state {}"
-        for pool, stored_name, quarantine in pools:
-            name = restored(stored_name)
-            book.shelf(name).quarantine = quarantine
-            leased = self._connection.execute(query.format("address", "= 'leased'"), (pool,))
-            book.load_leased(name, (key_from(blob) for (blob,) in leased))
-            resting = self._connection.execute(query.format("uptime, address", "= 'quarantined'"), (pool,))
-            book.load_resting(name, [(since, key_from(blob)) for since, blob in resting])
-            aside = self._connection.execute(query.format("address, state", "IN ('reserved', 'foreign')"), (pool,))
-            for blob, state in aside:
-                book.set_aside(name, key_from(blob), AddressState(state))
-            cursors = self._connection.execute("SELECT slot, address FROM cursor WHERE pool = ?", (pool,))
-            book.shelf(name).cursors.update((slot, key_from(blob)) for slot, blob in cursors)
-        with self.guard:
-            self.book = book
 
     def require_writable(self) -> None:
         """Raise `StoreUnavailableError` when the next commit is bound to fail, as far as the file system tells."""
@@ -131,50 +110,22 @@ class Ledger:
             self._starved = True
             return opening.open_trusted(self.path, now)
 
-    def _attach(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._reader = self._beside()
-        self._read_lock = threading.Lock()
-        self._identity = self._identified()
-        self.writer = Writer(connection)
-        self.book = Book()
-
     def _beside(self) -> sqlite3.Connection:
         # mode=rw: a file that somebody removed must not come back empty because we looked.
         return sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
         )
 
-    def _begin_boot(self, now: Instant) -> None:
-        """Uptimes of two boots cannot be compared, so what rested when the machine stopped rests anew, in full.
-
-        That may be longer than needed and is never shorter: peers that did not reboot still remember the old owners.
-        """
-        other = """
-            SELECT NOT EXISTS (SELECT 1 FROM boot WHERE boot_id = ?) OR EXISTS (
-                SELECT 1 FROM address JOIN boot ON boot.id = boot WHERE state = 'quarantined' AND boot_id <> ?)
-        """
-        if not self._connection.execute(other, (now.boot_id, now.boot_id)).fetchone()[0]:
-            return
-        with ExitStack() as undo:
-            undo.callback(self._roll_back)
-            self._connection.execute("BEGIN IMMEDIATE")
-            boot = self.writer.boot(now.boot_id)
-            anew = "UPDATE address SET uptime = ?, boot = ? WHERE state = 'quarantined' AND boot <> ?"
-            self._connection.execute(anew, (now.uptime, boot, boot))
-            self._connection.execute("COMMIT")
-            undo.pop_all()
-
-    def _attempt(self, operations: Operations) -> sqlite3.Error | None:
+    def _attempt(self, operations: Operations) -> Exception | None:
         if not operations:
             return None
         try:
             self._require_place()
             self._transact(operations)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, StoreUnavailableError) as error:
             for operation in operations:
                 operation.fail(self._unavailable(error, "written"))
-            return error if isinstance(error, sqlite3.Error) else None
+            return error
         self.commits += 1
         self.operations += len(operations)
         return None
@@ -217,9 +168,12 @@ class Ledger:
         """The book promised what the ledger refuses: believe the ledger, and try once more, then one by one."""
         self.reloads += 1
         try:
-            self.load()
+            book = book_of(self._connection)
         except sqlite3.Error:
             return  # every operation has failed already
+        with self.guard:
+            book.early_reuses = self.book.early_reuses
+            self.book = book
         if isinstance(self._attempt(operations), sqlite3.IntegrityError) and len(operations) > 1:
             for operation in operations:
                 self._attempt([operation])
@@ -232,9 +186,9 @@ class Ledger:
         return [operation for operation in operations if operation.weight is not Weight.DURABLE]
 
     def _require_place(self) -> None:
-        """Write the ledger anew from the open one where somebody removed it: a lease in a nameless file is not durable."""
+        """Write the ledger anew where somebody removed it from under us: a lease in a nameless file is not durable."""
         try:
-            if self._identified() == self._identity:
+            if _identity(self.path) == self._identity:
                 return
         except FileNotFoundError:
             self._rewrite()
@@ -242,11 +196,52 @@ class Ledger:
         raise sqlite3.OperationalError("another file has taken the ledger's place; restart the agent to use that")
 
     def _rewrite(self) -> None:
+        opening.prepare_directory(self.path)
+        if not self._lock.stands():
+            lock = LedgerLock(self.path.with_suffix(".lock"))
+            self._lock.release()
+            self._lock = lock
+        fresh = opening.copied(self._connection, self.path.with_suffix(".new"))
+        with self._read_lock:
+            self._disconnect()
+            fresh.rename(self.path)
+            self._connect(opening.connect(self.path))
         self.rewrites += 1
-        opening.prepare(self.path)
-        with ExitStack() as undo:
-            connection = undo.enter_context(closing(opening.connect(self.path)))
-            self._connection.backup(connection)
-            old, lock = (self._connection, self._reader), self._lock
-            self._connection = self.writer.connection = connection
-            undo.pop_all()
+
+    def _connect(self, connection: sqlite3.Connection) -> None:
+        self._connection = self.writer.connection = connection
+        self._reader = self._beside()
+        self._identity = _identity(self.path)
+        self._durable = True
+
+    def _disconnect(self) -> None:
+        # The last connection to close folds the log into the file, and removes the log.
+        self._reader.close()
+        self._connection.close()
+
+    def _shut(self) -> None:
+        with self._read_lock:
+            self._disconnect()
+        self._lock.release()
+
+    @contextmanager
+    def _translated(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._unavailable(error, verb) from error
+
+    def _unavailable(self, error: Exception, verb: str) -> StoreUnavailableError:
+        name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        failure = StoreUnavailableError(f"the ledger {self.path} cannot be {verb}: {error}", name)
+        failure.__cause__ = error
+        return failure
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _says_full(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)

@@ -12,6 +12,7 @@ class LedgerLock:
     """Held from construction until `release`. Raises `StoreUnavailableError` naming the other process."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         # Python opens close-on-exec: a delegate or a mount helper must not keep the lock of a dead agent.
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -25,6 +26,13 @@ class LedgerLock:
         with suppress(OSError):  # a full disk: the number is for people only
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def stands(self) -> bool:
+        """Whether the file under the path is still the locked one: a lock on a removed file keeps nobody out."""
+        try:
+            return self._path.stat().st_ino == os.fstat(self._descriptor).st_ino
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         if self._descriptor >= 0:

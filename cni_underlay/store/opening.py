@@ -38,15 +38,20 @@ class Damage:
 
 def prepare(path: Path) -> None:
     """Directory 0700 and file 0600, whatever the umask; what exists keeps its mode. Raises `OSError`."""
-    missing = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
-    for directory in reversed(missing):
-        directory.mkdir(0o700)
-        directory.chmod(0o700)
+    prepare_directory(path)
     # Not through SQLite, which takes the umask; the files beside it (-wal, -shm) inherit this one's mode.
     with suppress(FileExistsError):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         os.fchmod(descriptor, 0o600)
         os.close(descriptor)
+
+
+def prepare_directory(path: Path) -> None:
+    """The directories above `path`, made where they are missing."""
+    missing = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(0o700)
+        directory.chmod(0o700)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -88,6 +93,15 @@ def flaw(path: Path) -> str:
         if _is_damage(error):
             return f"{error} ({error.sqlite_errorname})"
         raise
+
+
+def copied(connection: sqlite3.Connection, path: Path) -> Path:
+    """Everything committed through the connection, as a new file at `path`, safe on the disk."""
+    path.unlink(missing_ok=True)
+    prepare(path)
+    with closing(sqlite3.connect(path)) as copy:
+        connection.backup(copy)
+    return path
 
 
 def _structural_flaw(connection: sqlite3.Connection) -> str:

@@ -44,9 +44,7 @@ _LEASES = f"""
 """  # noqa: S608  # constants of this module only
 _FIRST_OF_ADDRESS = 20
 _ORDER = " ORDER BY lease.generation, address.pool, address.slot"
-INSERT_LEASE = (
-    f"INSERT INTO lease ({_CLAIM}, terms, wall, uptime, boot) VALUES ({', '.join('?' * 18)})"  # noqa: S608
-)
+INSERT_LEASE = f"INSERT INTO lease ({_CLAIM}, terms, wall, uptime, boot) VALUES ({', '.join('?' * 18)})"  # noqa: S608
 
 
 def packed(key: int) -> bytes:
@@ -109,6 +107,10 @@ def lease_holding(connection: sqlite3.Connection, address: IPAddress) -> Lease |
         (address.packed,),
     ).fetchone()[0]
     return None if found is None else lease_of(connection, found)
+
+
+def users(connection: sqlite3.Connection, master: str) -> int:
+    return int(connection.execute("SELECT count(*) FROM lease WHERE master = ?", (stored(master),)).fetchone()[0])
 
 
 def usage(connection: sqlite3.Connection) -> tuple[PoolUsage, ...]:

@@ -131,6 +131,14 @@ class Writer:
                 _EVENT, (now.wall, now.uptime, self.boot(now.boot_id), "freed", pool, blob, "", stored(reason))
             )
 
+    def prune_history(self, kept: int, most: int) -> None:
+        """Forget the oldest events beyond `kept`, at most so many at once."""
+        query = """
+            DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - ?
+                AND id < (SELECT min(id) FROM history) + ?
+        """
+        self.connection.execute(query, (kept, most))
+
     def note_quarantine(self, name: str, quarantine: float) -> None:
         """Keep what the latest lease says of its pool."""
         pool = self.pool(name)

@@ -1,0 +1,5 @@
+import sys
+
+from cni_underlay.lab.main import main
+
+sys.exit(main())
