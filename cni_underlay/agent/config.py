@@ -21,6 +21,7 @@ DEFAULT_SOCKET = Path("/run/cni-underlay/agent.sock")
 DEFAULT_STATE_DIR = Path("/var/lib/cni-underlay")
 DEFAULT_HTTP = "127.0.0.1:9177"
 _KEYS = ("node", "socket", "state_dir", "http", "log_level", "quarantine", "floor", "exhausted_is_not_ready", "pools")
+_FIXED_KEYS = ("socket", "state_dir", "http", "log_level")
 _LEVELS = ("debug", "info", "warning", "error")
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)  # the kernel allows underscores
 _HTTP = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<v4>[0-9.]+)|localhost):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -46,6 +47,10 @@ class AgentConfig:
     def spool(self) -> Path:
         """Where clients leave DELs that found no agent."""
         return self.socket.parent / "spool"
+
+    def fixed_differences(self, fresh: "AgentConfig") -> list[str]:
+        """The keys that `fresh` has otherwise and that only a restart can change."""
+        return [key for key in _FIXED_KEYS if getattr(self, key) != getattr(fresh, key)]
 
 
 def load(path: Path) -> AgentConfig:

@@ -1,6 +1,7 @@
-"""One frame in, one answer out: the only place that turns errors into the specification's JSON, and that logs a request."""
+"""One frame in, one answer out: the only place that turns errors into the specification's JSON, and logs requests."""
 
-import os
+import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,18 +12,28 @@ from cni_underlay.agent.protocol import KIND_ADMIN, KIND_CNI, Answer, Frame
 from cni_underlay.cni.environment import Call, Verb, parse_call
 from cni_underlay.cni.netconf import version_of
 from cni_underlay.cni.result import failure, version_answer
+from cni_underlay.cni.versions import NEWEST
 from cni_underlay.errors import DecodingError, UnderlayError
 from cni_underlay.plugin import dispatch
-from cni_underlay.plugin.delete import delete
+from cni_underlay.plugin.add import take_back
 from cni_underlay.plugin.services import Request, Services, Steps
-from cni_underlay.records import IPAddress
 
 Admin = Callable[[Mapping[str, Any]], bytes]
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, version 00
+_BUG = "internal error of underlayd ({}); its log has the trace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer, and of a successful ADD the request: what has to be undone if the answer reaches nobody."""
+
+    answer: Answer
+    added: Request | None = None
 
 
 @dataclass(slots=True)
 class _Trail:
-    """What is known of a call while it is being served: for its log line, and for undoing it."""
+    """What is known of a call while it is being served, for its log line."""
 
     call: Call | None = None
     request: Request | None = None
@@ -38,38 +49,44 @@ class Handler:
         self._admin = admin
         self.before_add: Callable[[], None] = lambda: None
 
-    def handle(self, frame: Frame) -> Answer:
+    def handle(self, frame: Frame) -> Reply:
         """The answer to a frame, whatever happens; the caller keeps the descriptor."""
         if frame.kind == KIND_ADMIN:
-            return self._administrate(frame)
+            return Reply(answer=self._administrate(frame))
         trail = _Trail()
         try:
-            if frame.kind != KIND_CNI:
-                raise DecodingError(f"a request of kind {frame.kind} is not known; client and agent differ in version")
             stdout = self._serve(frame, trail)
         except UnderlayError as error:
-            _log(frame, trail, error, self._services)
-            return Answer(status=1, stdout=failure(version_of(frame.body), error), stderr=_warnings(trail))
+            _log(frame, trail, error)
+            return Reply(answer=Answer(status=1, stdout=_failure(frame, trail, error), stderr=_warnings(trail)))
         except Exception as error:  # noqa: BLE001  # the boundary: a bug is answered in JSON too, and logged with its trace
             LOGGER.exception("internal error", extra=_identity(trail))
-            bug = UnderlayError(f"internal error of underlayd ({type(error).__name__}); its log has the trace")
-            return Answer(status=1, stdout=failure(version_of(frame.body), bug))
-        _log(frame, trail, None, self._services)
-        return Answer(status=0, stdout=stdout, stderr=_warnings(trail))
+            bug = UnderlayError(_BUG.format(type(error).__name__))
+            return Reply(answer=Answer(status=1, stdout=_failure(frame, trail, bug)))
+        _log(frame, trail, None)
+        added = trail.request if trail.call is not None and trail.call.verb is Verb.ADD else None
+        return Reply(answer=Answer(status=0, stdout=stdout, stderr=_warnings(trail)), added=added)
 
-    def undo_add(self, frame: Frame) -> None:
-        """The answer of a successful ADD reached nobody: take the attachment away again."""
-        trail = _Trail()
+    def delivered(self, reply: Reply) -> None:
+        """The client has the answer: whatever comes later, the attachment is the runtime's."""
+        if reply.added is not None:
+            self._services.owed.pop(reply.added.attachment, None)
+
+    def undelivered(self, reply: Reply) -> None:
+        """The answer reached nobody: a successful ADD is taken back."""
+        if reply.added is None:
+            return
+        extra = {"container": reply.added.call.container_id, "ifname": reply.added.call.ifname}
         try:
-            call = parse_call({**frame.environment, "CNI_COMMAND": Verb.DEL.value})
-            trail.request = dispatch.prepare(call, frame.body, frame.netns, 0, trail.steps)
-            delete(self._services, trail.request)
+            undone = take_back(self._services, reply.added)
         except UnderlayError as error:
-            LOGGER.error("undoing an unanswered ADD failed", extra={**_identity(trail), "error": str(error)})  # noqa: TRY400
+            LOGGER.error("undoing an unanswered ADD failed", extra={**extra, "error": str(error)})
         else:
-            LOGGER.warning("an ADD was undone because its client was gone", extra=_identity(trail))
+            LOGGER.warning("an ADD was not answered", extra={**extra, "undone": undone})
 
     def _serve(self, frame: Frame, trail: _Trail) -> bytes:
+        if frame.kind != KIND_CNI:
+            raise DecodingError(f"a request of kind {frame.kind} is not known; client and agent differ in version")
         trail.call = parse_call(frame.environment)
         if trail.call.verb is Verb.VERSION:
             return version_answer(version_of(frame.body))
@@ -83,17 +100,13 @@ class Handler:
         try:
             return Answer(status=0, stdout=self._admin(_object(frame.body)))
         except UnderlayError as error:
-            return Answer(status=1, stdout=failure("1.1.0", error))
-        except Exception:  # noqa: BLE001  # as in `handle`
+            return Answer(status=1, stdout=failure(NEWEST, error))
+        except Exception as error:  # noqa: BLE001  # as in `handle`
             LOGGER.exception("internal error in an admin call")
-            return Answer(
-                status=1, stdout=failure("1.1.0", UnderlayError("internal error; the agent's log has the trace"))
-            )
+            return Answer(status=1, stdout=failure(NEWEST, UnderlayError(_BUG.format(type(error).__name__))))
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
-    import json  # noqa: PLC0415  # admin calls only
-
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -101,6 +114,10 @@ def _object(body: bytes) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise DecodingError("an admin call is one JSON object")
     return document
+
+
+def _failure(frame: Frame, trail: _Trail, error: UnderlayError) -> bytes:
+    return failure(version_of(frame.body), error, trail.call.verb if trail.call else None)
 
 
 def _warnings(trail: _Trail) -> bytes:
@@ -113,36 +130,25 @@ def _identity(trail: _Trail) -> dict[str, Any]:
     if trail.call is None:
         return {}
     call, pod = trail.call, trail.call.args.pod
+    trace = call.environment.get("TRACEPARENT", "")
     return {
         "verb": call.verb.value,
         "network": trail.request.conf.name if trail.request else "",
         "container": call.container_id,
         "ifname": call.ifname,
         "pod": f"{pod.namespace}/{pod.name}" if pod.name else "",
-        "trace": call.environment.get("TRACEPARENT", ""),
+        "traceparent": trace if _TRACEPARENT.fullmatch(trace) else "",
     }
 
 
-def _log(frame: Frame, trail: _Trail, error: UnderlayError | None, services: Services) -> None:
+def _log(frame: Frame, trail: _Trail, error: UnderlayError | None) -> None:
+    """The one line of this request."""
     extra = _identity(trail) or {"verb": frame.environment.get("CNI_COMMAND", "")}
-    extra["address"] = [str(ip) for ip in _addresses(trail, services)] if error is None else ""
-    extra["ms"] = {"total": round((time.perf_counter_ns() - trail.started) / 1e6, 3), **trail.steps.milliseconds}
-    if trail.request and trail.request.warnings:
+    if trail.request:
+        extra["address"] = [str(address) for address in trail.request.addresses]
         extra["warnings"] = trail.request.warnings
+    extra["ms"] = {"total": round((time.perf_counter_ns() - trail.started) / 1e6, 3), **trail.steps.milliseconds}
     if error is None:
         LOGGER.info("served", extra=extra)
     else:
         LOGGER.warning("refused", extra={**extra, "code": error.code, "error": str(error), "details": error.details})
-
-
-def _addresses(trail: _Trail, services: Services) -> list[IPAddress]:
-    if trail.request is None or trail.call is None or trail.call.verb is not Verb.ADD:
-        return []
-    lease = services.store.find(trail.request.attachment)
-    return [address.interface.ip for address in lease.addresses] if lease else []
-
-
-def close(frame: Frame) -> None:
-    """Give the frame's descriptor back."""
-    if frame.netns is not None:
-        os.close(frame.netns)

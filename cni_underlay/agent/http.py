@@ -55,7 +55,7 @@ class HttpServer:
             self._listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
         except OSError as error:
             host, port = self._address
-            LOGGER.error(  # noqa: TRY400  # an expected kind of failure, told in words
+            LOGGER.error(  # an expected kind of failure, told in words
                 "HTTP is not served", extra={"http": f"{host}:{port}", "error": error.strerror or str(error)}
             )
             return

@@ -43,7 +43,10 @@ def _bind(path: Path) -> socket.socket:
 
 
 def _make_way(path: Path) -> None:
-    """Remove what a killed agent left; the ledger's lock keeps two agents of one state_dir apart, this two of one socket."""
+    """Remove what a killed agent left.
+
+    The ledger's lock keeps apart two agents of one state_dir, this keeps apart two of one socket.
+    """
     if not os.path.lexists(path):
         return
     if not path.is_socket():
@@ -61,7 +64,7 @@ def _make_way(path: Path) -> None:
 
 
 def _stands_at(listener: socket.socket, path: Path) -> bool:
-    """Whether the socket's file is still the one at `path`: not moved by the configuration, not removed, not replaced."""
+    """Whether the socket's file is the one at `path`: not moved by the configuration, not removed, not replaced."""
     try:
         descriptor = fcntl.ioctl(listener.fileno(), _SIOCUNIXFILE)
         try:

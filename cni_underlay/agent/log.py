@@ -2,11 +2,15 @@
 
 import json
 import logging
+import os
 import time
+from contextlib import suppress
 from typing import Any
 
 LOGGER = logging.getLogger("underlayd")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__)
+_NOTHING: tuple[object, ...] = ("", [], None)  # fields with such a value are left out
+_STDERR = 2
 
 
 class JsonFormatter(logging.Formatter):
@@ -19,15 +23,27 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "msg": record.getMessage(),
         }
-        line.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD and value != "")
+        extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        line.update((key, value) for key, value in extra.items() if value not in _NOTHING)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, separators=(",", ":")).encode("utf-8", "replace").decode()
+        return json.dumps(line, default=str, separators=(",", ":"), ensure_ascii=False)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes UTF-8 whatever the locale, one line with one system call, so that lines never mix."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Bytes that are not UTF-8 came as surrogates, which strict readers of JSON refuse.
+        line = self.format(record).encode("utf-8", "replace") + b"\n"
+        with suppress(OSError):  # nobody reads the log, and there is no other place to say so
+            while line:
+                line = line[os.write(_STDERR, line) :]
 
 
 def configure(level: str) -> None:
     """Send everything of this process to standard error as JSON lines. Called once, at start."""
-    handler = logging.StreamHandler()
+    handler = _StderrHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # A log line's caller, thread and process cost 3 us each and say nothing here.

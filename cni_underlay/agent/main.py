@@ -2,29 +2,34 @@
 
 import argparse
 import gc
-import signal
 import sys
-import threading
+import time
 from contextlib import ExitStack
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cni_underlay.agent import admin, config, log, notify
 from cni_underlay.agent.clock import Clock
 from cni_underlay.agent.config import AgentConfig
 from cni_underlay.agent.handler import Handler
+from cni_underlay.agent.http import HttpServer, Page
+from cni_underlay.agent.listening import listen
 from cni_underlay.agent.log import LOGGER
 from cni_underlay.agent.recovery import recover
-from cni_underlay.agent.server import Server, listen
+from cni_underlay.agent.server import Server
+from cni_underlay.agent.signals import Signals
 from cni_underlay.agent.spool import Spool
 from cni_underlay.datapath import KernelDatapath
 from cni_underlay.errors import UnderlayError
 from cni_underlay.plugin.services import Services
 from cni_underlay.store.sqlite import SQLiteStore
 
-STOP_SECONDS = 20.0  # systemd waits 90 s by default; a DEL takes 20 ms, a delegate up to 45 s
+STOP_SECONDS = 20.0  # systemd waits 90 s by default; a DEL takes 20 ms, a delegate up to 40 s
 TIDY_SECONDS = 0.2  # marks of finished ADDs are at most this long in memory only
+STUCK_SECONDS = 30.0  # of silence of the main loop, after which /healthz asks for a restart
+REPLAY_SECONDS = 20.0  # a delegate that hangs in a spooled DEL must not keep the node from starting pods
+OVERTAKE_SECONDS = 2.0  # nor any single pod for longer than this
 
 
 def main() -> None:
@@ -36,7 +41,8 @@ def main() -> None:
     try:
         settings = config.load(arguments.config)
         log.configure(settings.log_level)
-        _Agent(arguments.config, settings).run()
+        with Signals() as signals:
+            _Agent(arguments.config, settings, signals).run()
     except UnderlayError as error:
         details = f" ({error.details})" if error.details else ""
         sys.exit(f"underlayd: {error}{details}")
@@ -45,37 +51,38 @@ def main() -> None:
 class _Agent:
     """One run of the agent, from start to stop."""
 
-    def __init__(self, path: Path, configuration: AgentConfig) -> None:
+    def __init__(self, path: Path, configuration: AgentConfig, signals: Signals) -> None:
         self._path = path
         self._configuration = configuration
-        self._wake = threading.Event()
-        self._reload = False
-        self._stop = False
+        self._signals = signals
+        self._state = "is recovering"  # what keeps the agent from serving, "" while it serves
+        self._alive_at = time.monotonic()
 
     def run(self) -> None:
         """Return after a graceful stop."""
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
         clock = Clock()
         with ExitStack() as stack:
             store = SQLiteStore(self._configuration.ledger, clock())
             stack.callback(store.close)
-            datapath = KernelDatapath(log=LOGGER)
+            datapath = KernelDatapath(LOGGER)
             stack.callback(datapath.close)
             services = Services(store=store, datapath=datapath, settings=self._configuration.settings, clock=clock)
-            listener = notify.inherited_listener() or listen(self._configuration.socket)
-            stack.callback(listener.close)
+            listener = stack.enter_context(listen(self._configuration.socket))
+            self._serve_http(services, stack)
             handler = Handler(services, admin.Desk(services).answer)
-            spool = Spool(self._configuration.spool, handler.handle)
-            handler.before_add = lambda: spool.replay() and None if spool.changed() else None
-            self._recover(services, spool)
             server = Server(listener, handler)
+            services.aside = server.aside
+            spool = Spool(self._configuration.spool, lambda frame: handler.handle(frame).answer)
+            handler.before_add = lambda: self._let_pass(services, spool)
+            self._recover(services, spool)
             _settle_memory()
             server.serve()
+            self._state = ""
             notify.ready(listener)
             LOGGER.info("serving", extra={"socket": str(self._configuration.socket), "node": services.settings.node})
-            self._wait(services, store, spool)
+            self._wait(services, store)
+            self._state = "is stopping"
+            LOGGER.info("stopping")
             notify.notify("STOPPING=1")
             if not server.stop(STOP_SECONDS):
                 LOGGER.warning("requests were still at work when the agent stopped")
@@ -83,7 +90,9 @@ class _Agent:
 
     def _recover(self, services: Services, spool: Spool) -> None:
         recovered = recover(services)
-        replayed = spool.replay()
+        spool.start()
+        if not spool.settle(REPLAY_SECONDS):
+            LOGGER.warning("spooled DELs are still being replayed")
         LOGGER.info(
             "recovered",
             extra={
@@ -92,41 +101,68 @@ class _Agent:
                 "completed": recovered.completed,
                 "undone": recovered.undone,
                 "swept": list(recovered.swept),
-                "replayed": replayed,
+                "replayed": spool.replayed,
             },
         )
 
-    def _wait(self, services: Services, store: SQLiteStore, spool: Spool) -> None:
-        while not self._stop:
-            self._wake.wait(TIDY_SECONDS)
-            self._wake.clear()
-            if self._reload:
-                self._reload = False
-                self._reload_settings(services)
+    def _let_pass(self, services: Services, spool: Spool) -> None:
+        if spool.changed():
+            with services.aside():
+                spool.settle(OVERTAKE_SECONDS)
+
+    def _serve_http(self, services: Services, stack: ExitStack) -> None:
+        if self._configuration.http is None:
+            return
+        pages = {"/healthz": self._health, "/readyz": lambda: self._readiness(services)}
+        http = HttpServer(self._configuration.http, pages)
+        http.start()
+        stack.callback(http.stop)
+
+    def _health(self) -> Page:
+        silence = time.monotonic() - self._alive_at
+        if self._state == "" and silence > STUCK_SECONDS:
+            text = f"the main loop has not turned for {silence:.0f} s"
+            return Page(status=HTTPStatus.SERVICE_UNAVAILABLE, text=text)
+        return Page(status=HTTPStatus.OK, text="ok")
+
+    def _readiness(self, services: Services) -> Page:
+        """Whether an ADD would be served, as far as the node itself is concerned; STATUS judges a configuration."""
+        reason = f"the agent {self._state}" if self._state else ""
+        try:
+            services.store.require_writable()
+        except UnderlayError as error:
+            reason = reason or str(error)
+        if reason:
+            return Page(status=HTTPStatus.SERVICE_UNAVAILABLE, text=reason)
+        return Page(status=HTTPStatus.OK, text="ok")
+
+    def _wait(self, services: Services, store: SQLiteStore) -> None:
+        while not self._signals.stop:
+            self._signals.wait(TIDY_SECONDS)
+            self._alive_at = time.monotonic()
+            if self._signals.take_reload():
+                self._reload(services)
             try:
                 store.tidy(services.clock())
             except UnderlayError as error:
-                LOGGER.error("the ledger cannot be tidied", extra={"error": str(error)})  # noqa: TRY400
-            if spool.changed():
-                spool.replay()
+                LOGGER.error("the ledger cannot be tidied", extra={"error": str(error)})
 
-    def _reload_settings(self, services: Services) -> None:
+    def _reload(self, services: Services) -> None:
         notify.reloading()
         try:
-            services.settings = config.load(self._path).settings
+            fresh = config.load(self._path)
         except UnderlayError as error:
-            LOGGER.error("reload refused, the old configuration stays", extra={"error": str(error)})  # noqa: TRY400
+            LOGGER.error("reload refused, the old configuration stays", extra={"error": str(error)})
         else:
-            LOGGER.info("reloaded", extra={"pools": sorted(services.settings.pools)})
+            services.settings = fresh.settings
+            LOGGER.info(
+                "reloaded",
+                extra={
+                    "pools": sorted(fresh.settings.pools),
+                    "needs_restart": self._configuration.fixed_differences(fresh),
+                },
+            )
         notify.notify("READY=1")
-
-    def _on_stop(self, _signal: int, _frame: Any) -> None:  # noqa: ANN401  # signal.signal's own type
-        self._stop = True
-        self._wake.set()
-
-    def _on_reload(self, _signal: int, _frame: Any) -> None:  # noqa: ANN401
-        self._reload = True
-        self._wake.set()
 
 
 def _settle_memory() -> None:

@@ -15,7 +15,7 @@ def notify(*states: str) -> None:
 
 
 def ready(listener: socket.socket) -> None:
-    """READY=1, and leave the listening socket with the manager: calls that come during a restart wait in its backlog."""
+    """READY=1, and leave the listening socket with the manager: what comes during a restart waits in its backlog."""
     notify("READY=1")
     _send(f"FDSTORE=1\nFDNAME={_STORED_NAME}", (listener.fileno(),))
 
@@ -50,7 +50,7 @@ def _listening(descriptor: int) -> socket.socket | None:
     if found.family != socket.AF_UNIX or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         found.detach()
         return None
-    found.set_inheritable(False)  # noqa: FBT003  # the method's own form
+    found.set_inheritable(False)  # the method's own form
     return found
 
 

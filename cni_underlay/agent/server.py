@@ -1,4 +1,4 @@
-"""The unix socket and its workers. Every worker waits in accept(2) itself, so a request costs no hand-over between threads.
+"""The socket's workers. Each waits in accept(2) itself, so that a request costs no hand-over between threads.
 
 No peer and no delegate can use the workers up: a connection whose request is not whole within `PATIENCE` moves to the
 lobby, and a worker that waits for somebody else steps aside (`aside`), so that another takes its place.
@@ -101,7 +101,7 @@ class Server:
             try:
                 connection, _ = self._listener.accept()
             except OSError as error:
-                LOGGER.error("accept failed", extra={"error": str(error)})  # noqa: TRY400
+                LOGGER.error("accept failed", extra={"error": str(error)})
                 time.sleep(0.1)  # out of descriptors: let the others finish first
         with self._changed:
             self._idle -= 1

@@ -75,7 +75,7 @@ class Spool:
             return 0
 
     def _files(self) -> list[Path]:
-        """What lies there in the order of its names, which begin with a time; nothing where others could have put it."""
+        """What lies there, oldest first (names begin with the time); nothing where others could have put it."""
         try:
             status = self._directory.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -85,7 +85,7 @@ class Spool:
         except FileNotFoundError:
             return []
         except OSError as error:
-            LOGGER.error("the spool cannot be read", extra={"error": str(error)})  # noqa: TRY400
+            LOGGER.error("the spool cannot be read", extra={"error": str(error)})
             return []
 
     def _serve(self, path: Path) -> bool:
@@ -104,7 +104,7 @@ class Spool:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            LOGGER.error("spooled DEL cannot be removed", extra={"file": str(path), "error": str(error)})  # noqa: TRY400
+            LOGGER.error("spooled DEL cannot be removed", extra={"file": str(path), "error": str(error)})
             return False
         self.replayed += 1
         return True
@@ -126,6 +126,6 @@ def _set_aside(path: Path, reason: str) -> bool:
     try:
         path.replace(path.with_suffix(_UNREADABLE))
     except OSError as error:
-        LOGGER.error("spooled DEL cannot be set aside", extra={"file": str(path), "error": str(error)})  # noqa: TRY400
+        LOGGER.error("spooled DEL cannot be set aside", extra={"file": str(path), "error": str(error)})
         return False
     return True

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 
 from cni_underlay.datapath import messages
 from cni_underlay.datapath.netlink import Message, RefusedError, RequestSocket, attributes, string, word
+from cni_underlay.datapath.refusal import GONE, UNREACHABLE
 from cni_underlay.records import IPAddress, IPNetwork, Route
 
 _OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
@@ -69,6 +70,11 @@ class KernelRoute:
     def dst(self) -> IPNetwork:
         return ip_network((self.packed, self.prefixlen))
 
+    @property
+    def as_route(self) -> Route:
+        """Enough of it to delete it by."""
+        return Route(dst=self.dst)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
@@ -77,6 +83,10 @@ class Proxy:
     index: int
     packed: bytes
     protocol: int
+
+    @property
+    def ip(self) -> IPAddress:
+        return ip_address(self.packed)
 
 
 def link_named(kernel: RequestSocket, name: str) -> Link | None:
@@ -87,8 +97,11 @@ def link_numbered(kernel: RequestSocket, index: int) -> Link | None:
     return _link(kernel, messages.link_by_index(index))
 
 
-def links(kernel: RequestSocket) -> Iterator[Link]:
-    return map(parse_link, kernel.dump(messages.all_links()))
+def links_marked(kernel: RequestSocket, mark: str) -> list[Link]:
+    """Links whose alias starts with the mark. All others are skipped unparsed: a node has hundreds."""
+    wanted = mark.encode()
+    found = [parse_link(payload) for payload in kernel.dump(messages.all_links()) if wanted in payload]
+    return [link for link in found if link.alias.startswith(mark)]
 
 
 def _link(kernel: RequestSocket, request: Message) -> Link | None:
@@ -96,7 +109,7 @@ def _link(kernel: RequestSocket, request: Message) -> Link | None:
         return parse_link(kernel.get(request))
     except RefusedError as refused:
         # ERANGE, EINVAL: longer than a name can be, so there is no such link.
-        if refused.errno in {errno.ENODEV, errno.ERANGE, errno.EINVAL}:
+        if refused.errno in GONE | {errno.ERANGE, errno.EINVAL}:
             return None
         raise
 
@@ -143,6 +156,16 @@ def routes(kernel: RequestSocket, *, index: int = 0, protocol: int = 0) -> Itera
             yield parse_route(payload)
 
 
+def route_to(kernel: RequestSocket, address: IPAddress) -> KernelRoute | None:
+    """The entry by which the address is reached, rules and metrics considered; None when it is not."""
+    try:
+        return parse_route(kernel.get(messages.route_to(address)))
+    except RefusedError as refused:
+        if refused.errno not in UNREACHABLE:
+            raise
+        return None
+
+
 def parse_route(payload: bytes) -> KernelRoute:
     address_family, length, _, _, table, protocol, _, _, _ = messages.ROUTE_HEADER.unpack_from(payload)
     found = attributes(payload, 12)
@@ -174,6 +197,16 @@ def proxies(kernel: RequestSocket) -> Iterator[Proxy]:
         found = attributes(payload, 12)
         protocol = (found.get(messages.NDA_PROTOCOL) or b"\0")[0]
         yield Proxy(index=index, packed=found[messages.NDA_DST], protocol=protocol)
+
+
+def has_proxy(kernel: RequestSocket, index: int, address: IPAddress) -> bool:
+    try:
+        kernel.get(messages.one_proxy(index, address))
+    except RefusedError as refused:
+        if refused.errno not in GONE:
+            raise
+        return False
+    return True
 
 
 def host_route(address: IPAddress) -> Route:

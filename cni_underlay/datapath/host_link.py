@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Interface
 
 from cni_underlay.datapath import facts, hardware, messages, sysctl
 from cni_underlay.datapath.facts import Link
@@ -144,15 +144,15 @@ class HostLinks:
         A veth pod that comes meanwhile adds itself to the master first and looks for this link second; one that goes is
         missing from the second reading. So neither is lost, and none is left.
         """
-        before = self._proxies(requests, master.index)
-        if before:
-            requests.change(*(messages.new_proxy(link.index, ip_address(packed)) for packed in before))
-        for packed in before - self._proxies(requests, master.index):
-            requests.attempt([messages.delete_proxy(link.index, ip_address(packed))])
+        before = _proxies(requests, master.index)
+        requests.change(*(messages.new_proxy(link.index, ip) for ip in before))
+        after = _proxies(requests, master.index)
+        requests.attempt([messages.delete_proxy(link.index, ip) for ip in before - after])
 
-    def _proxies(self, requests: RequestSocket, index: int) -> set[bytes]:
-        ours = (proxy for proxy in facts.proxies(requests) if proxy.protocol == messages.RTPROT_UNDERLAY)
-        return {proxy.packed for proxy in ours if proxy.index == index}
+
+def _proxies(requests: RequestSocket, index: int) -> set[IPAddress]:
+    found = (proxy for proxy in facts.proxies(requests) if proxy.index == index)
+    return {proxy.ip for proxy in found if proxy.protocol == messages.RTPROT_UNDERLAY}
 
 
 def _fits(link: Link, plan: PodPlan) -> bool:

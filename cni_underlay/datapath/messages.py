@@ -29,6 +29,7 @@ IFA_F_NODAD, IFA_F_DADFAILED = 0x02, 0x08
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 6, 8, 9, 15, 18
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 RTNH_F_ONLINK = 4
+RTM_F_FIB_MATCH = 0x2000
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 RTPROT_UNDERLAY = 85  # ours, so that others' routes are never mistaken for ours
@@ -193,6 +194,13 @@ def all_routes(address_family: int, *, index: int = 0, protocol: int = 0) -> Mes
     return Message(RTM_GETROUTE, 0, header + (number32(RTA_OIF, index) if index else b""))
 
 
+def route_to(address: IPAddress) -> Message:
+    """The routing table's entry by which the address is reached, instead of the result of the look-up."""
+    family_of = family(address)
+    header = ROUTE_HEADER.pack(family_of, address.max_prefixlen, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+    return Message(RTM_GETROUTE, 0, header + attribute(RTA_DST, address.packed))
+
+
 def new_proxy(index: int, address: IPAddress) -> Message:
     """Answer ARP or ND for the address on link `index`; an entry that is there already becomes ours."""
     header = NEIGHBOUR_HEADER.pack(family(address), index, NUD_PERMANENT, NTF_PROXY, 0)
@@ -208,6 +216,11 @@ def delete_proxy(index: int, address: IPAddress) -> Message:
 def delete_neighbour(index: int, address: IPAddress) -> Message:
     header = NEIGHBOUR_HEADER.pack(family(address), index, 0, 0, 0)
     return Message(RTM_DELNEIGH, 0, header + attribute(NDA_DST, address.packed))
+
+
+def one_proxy(index: int, address: IPAddress) -> Message:
+    header = NEIGHBOUR_HEADER.pack(family(address), index, 0, NTF_PROXY, 0)
+    return Message(RTM_GETNEIGH, 0, header + attribute(NDA_DST, address.packed))
 
 
 def all_proxies() -> Message:

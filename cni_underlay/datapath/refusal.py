@@ -10,6 +10,9 @@ from cni_underlay.errors import DatapathError
 # What a deletion may answer when there is nothing to delete (any more): entry, route, link or its whole namespace.
 GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL})
 
+# What a look-up answers when no route leads there, or one of type unreachable, prohibit or blackhole.
+UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EAFNOSUPPORT})
+
 
 @contextmanager
 def kernel(step: str) -> Iterator[None]:

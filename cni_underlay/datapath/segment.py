@@ -6,7 +6,7 @@ In ipvlan `l3` and `l3s` the pod has no layer 2 at all: the node answers ARP and
 
 from dataclasses import replace
 
-from cni_underlay.datapath import host_link, links, master, messages, pod, proxy
+from cni_underlay.datapath import host_link, links, masters, messages, pod, proxy
 from cni_underlay.datapath.facts import host_route
 from cni_underlay.datapath.netlink import Message, attribute, number32
 from cni_underlay.datapath.netns import requests_in
@@ -30,7 +30,7 @@ def wire(work: Work) -> Wired:
         # Scope global: with scope link the kernel would take the host-side link's own address as source.
         work.add_host_routes(own.index, [replace(host_route(ip), scope=messages.SCOPE_GLOBAL) for ip in plan.ips])
         with kernel(f"read the addresses of {work.master.name}"):
-            hop, node = own.hop, master.own_addresses(work.requests, work.master)
+            hop, node = own.hop, masters.own_addresses(work.requests, work.master)
     else:
         work.shared.log.info("%s %s: the node itself cannot reach %s", plan.kind, plan.mode, plan.ifname)
     index = work.make(lambda index: _link(work, index), lambda index: _unmake(work, index))

@@ -1,11 +1,12 @@
 """What one pool holds of its addresses, kept apart from what the configuration says the pool is at the moment."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from cni_underlay.ipam.rest import Rest
 from cni_underlay.ipam.space import Space
 from cni_underlay.ipam.span import Span, span_of
-from cni_underlay.records import AddressRange, AddressState, Pool
+from cni_underlay.records import AddressRange, AddressState, Pool, PoolUsage
 
 
 @dataclass(slots=True)
@@ -40,6 +41,13 @@ class Shelf:
             return AddressState.QUARANTINED
         return self.aside.get(key, AddressState.LEASED)
 
-    @property
-    def leased(self) -> int:
-        return self.closed.taken - len(self.rest.resting) - len(self.aside)
+    def usage(self) -> PoolUsage:
+        """An address whose rest is over counts as quarantined until it is leased or tidied, as in the ledger."""
+        states = Counter(self.aside.values())
+        return PoolUsage(
+            pool=self.name,
+            leased=self.closed.taken - len(self.rest.resting) - len(self.aside),
+            quarantined=len(self.rest),
+            reserved=states[AddressState.RESERVED],
+            foreign=states[AddressState.FOREIGN],
+        )

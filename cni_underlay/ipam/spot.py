@@ -43,7 +43,7 @@ class Spot:
 
     def text(self, value: object) -> str:
         if not isinstance(value, str) or not value:
-            raise self.refuse(value, "is not a text; write it in quotes")
+            raise self.refuse(value, "is not a text, or an empty one; write it in quotes")
         return value
 
     def texts(self, value: object) -> tuple[str, ...]:

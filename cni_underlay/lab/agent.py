@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from cni_underlay.lab.errors import LabError
-from cni_underlay.lab.process import ProcessId, Processes, tail
+from cni_underlay.lab.process import Processes, ProcessId, tail
 
 _READY_WITHIN = 30.0
 _LOOK_EVERY = 0.1
@@ -39,7 +39,7 @@ class AgentProcess:
         return self._processes.find(self._name)
 
     def configure(self, settings: Mapping[str, object]) -> None:
-        """Write agent.yaml: `settings`, and what the lab decides. A running agent reads it on `reload` or its next start."""
+        """Write agent.yaml: `settings`, and what the lab decides. A running agent takes it on `reload`."""
         generated = {"node": self._node, "socket": str(self.socket), "state_dir": str(self.state_dir)}
         self.state_dir.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump({**settings, **generated}, sort_keys=False)

@@ -23,14 +23,14 @@ _running: list[Lab] = []
 
 
 @pytest.fixture
-def make_lab(lab_requirements: None) -> Iterator[MakeLab]:
+def make_lab(lab_requirements: None) -> Iterator[MakeLab]:  # noqa: ARG001  # wanted for what it does
     """Brings labs up; they go down after the test."""
     with ExitStack() as stack:
         yield lambda topology: _up(stack, topology)
 
 
 @pytest.fixture(scope="module")
-def make_shared_lab(lab_requirements: None) -> Iterator[MakeLab]:
+def make_shared_lab(lab_requirements: None) -> Iterator[MakeLab]:  # noqa: ARG001  # as above
     """Brings labs up; they go down after the module's last test."""
     with ExitStack() as stack:
         yield lambda topology: _up(stack, topology)
@@ -46,12 +46,13 @@ def lab_requirements() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
+    item: pytest.Item,  # noqa: ARG001  # pytest passes by name
+    call: pytest.CallInfo[None],  # noqa: ARG001
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the labs' logs to a failed test's report."""
     report = yield
     if report.failed:
-        report.sections.extend(section for lab in _running for section in _logs(lab))
+        report.sections.extend(section for lab in _running for section in _logs(lab) if section[1])
     return report
 
 

@@ -1,7 +1,7 @@
-"""Commands on Debian's kernel: `python -m cni_underlay.lab.guest run -- CMD...` boots a guest that sees this machine's files.
+"""Commands on the kernel of Debian: `python -m cni_underlay.lab.guest run -- CMD...`.
 
-They lie, read-only, under a layer of memory; /run, /tmp, /proc, /sys and /dev are the guest's own. So the same virtual
-environment works at the same path, on a kernel that has ipvlan, 8021q, bonding and the rest.
+The guest sees the files of this machine, read-only under a layer of memory; /run, /tmp, /proc, /sys and /dev are its
+own. So the same virtual environment works at the same path, on a kernel that has ipvlan, 8021q, bonding and the rest.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _CHUNK = 65536
 class Job:
     """A command for a guest.
 
-    `memory` (MiB) holds also every file that the command writes; `timeout` is in seconds, the boot included.
+    `memory` (MiB) holds also every file that the command writes; `timeout` is in seconds, the boot not included.
     """
 
     argv: Sequence[str]
@@ -48,18 +48,18 @@ def run(job: Job, stdout: IO[bytes], stderr: IO[bytes]) -> int:
 
     Raises `GuestError` with the end of the console where the guest did not come as far as the command's end.
     """
-    status = bytearray()
+    progress = _Progress()
     with tempfile.TemporaryDirectory(prefix="underlay-guest-") as temporary:
         directory = Path(temporary)
         (directory / "command").write_text(_script(job), encoding="utf-8")
-        streams = (_Stream(_writer(stdout)), _Stream(_writer(stderr)), _Stream(status.extend))
-        ended = _execute(command_line(_machine(job, directory, streams)), streams, job.timeout)
-        if ended is None:
+        streams = (_Stream(_writer(stdout)), _Stream(_writer(stderr)), _Stream(progress.take))
+        _execute(command_line(_machine(job, directory, streams)), streams, progress, job.timeout)
+        if progress.status is not None:
+            return progress.status
+        if progress.begun.is_set() and progress.timed_out:
             return TIMED_OUT
-        if not status.strip().isdigit():
-            console = tail(directory / "serial.log")
-            raise GuestError(f"the guest ended (QEMU's status {ended}) without the command's status:\n{console}")
-    return int(status)
+        console = tail(directory / "serial.log")
+        raise GuestError(f"the guest ended without the command's status:\n{console}")
 
 
 class _Stream:
@@ -72,7 +72,7 @@ class _Stream:
 
     @property
     def end(self) -> str:
-        """The chardev option. QEMU finds the descriptor in a set (qemu(1), -add-fd); without `append` it would truncate it."""
+        """The chardev option: a descriptor out of a set (qemu(1), -add-fd), which without `append` QEMU truncates."""
         return f"file,path=/dev/fdset/{self.writer},append=on"
 
     @property
@@ -150,7 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch", help="fetch and unpack the kernel, which `run` and the lab otherwise do at first use")
     running = commands.add_parser("run", help="run a command in a guest")
-    running.add_argument("--timeout", type=float, default=_TIMEOUT, help="seconds, boot included (default: %(default)g)")
+    running.add_argument(
+        "--timeout", type=float, default=_TIMEOUT, help="seconds, boot included (default: %(default)g)"
+    )
     running.add_argument("--memory", type=int, default=_MEMORY_MIB, help="MiB (default: %(default)d)")
     running.add_argument("argv", nargs="+", metavar="CMD", help="the command, after --")
     options = parser.parse_args(arguments)

@@ -1,8 +1,8 @@
-"""Commands into a running guest: one line to it, one line back, over a virtio-serial port that is a pair of FIFOs here.
+"""Commands into a running guest: one line to it, one line back, over a virtio-serial port that is two FIFOs here.
 
-FIFOs, because QEMU keeps its ends open: to the guest a port never looks disconnected, however many processes come and go on
-this side. There are several ports, so that several processes can have a command running; each port is locked while it is
-used. The guest's end is `channel` in guest_init.sh.
+FIFOs, because QEMU keeps its ends open: to the guest a port never looks disconnected, however many processes come and
+go on this side. There are several ports, so that several processes can have a command running; each port is locked
+while it is used. The guest's end is `channel` in guest_init.sh.
 """
 
 import fcntl

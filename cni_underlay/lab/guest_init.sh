@@ -24,7 +24,7 @@ fail() {
     poweroff -f
 }
 
-# vm: an address, a page, and commands over the channels -----------------------------------------------------------
+# vm: an address, a page, and commands over the channels
 
 split() { echo "$1" | tr , ' '; }
 
@@ -76,7 +76,7 @@ be_vm() {
     fail "all channels ended"
 }
 
-# run: the host's files with a layer of memory over them, and one command -------------------------------------------
+# run: the host's files with a layer of memory over them, and one command
 
 be_run() {
     modprobe -a 9pnet_virtio 9p overlay
@@ -99,6 +99,7 @@ be_run() {
     cp "/lower$lab_command" /root/run/lab/command || fail "no command"
     # The first process moves itself, because the kernel's own calls of modprobe see the root that it sees.
     exec chroot /root /bin/sh -c '
+        echo begin >/dev/vport0p3
         setsid /bin/sh /run/lab/command </dev/null >/dev/vport0p1 2>/dev/vport0p2
         echo "$?" >/dev/vport0p3
         # Asking for power-off through /proc needs no program of this root.

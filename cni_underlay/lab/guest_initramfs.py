@@ -57,7 +57,7 @@ def archive(entries: Iterable[Entry]) -> bytes:
 def load_order(wanted: Sequence[str], dependencies: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Paths of the modules wanted and of all they need, each after what it needs.
 
-    `dependencies` is modules.dep by path. A name is matched with the file's, where `-` and `_` are the same (modprobe(8)).
+    `dependencies` is modules.dep by path. In names `-` and `_` are the same (modprobe(8)).
     """
     by_name = {Path(path).stem.replace("-", "_"): path for path in dependencies}
     order: dict[str, None] = {}

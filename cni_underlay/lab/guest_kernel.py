@@ -1,8 +1,8 @@
 """Debian's kernel, fetched as a package and unpacked into a cache: nothing is installed into the system.
 
-The generic image, not the cloud one: only it has 9p, through which `guest run` sees this machine's files. The kernel is
-kept as plain vmlinux, because under TCG the unpacking of vmlinuz alone takes 2.7 s of a 4.5 s boot; QEMU starts a vmlinux
-by its PVH note (CONFIG_PVH=y in Debian's).
+The generic image, not the cloud one: only it has 9p, through which `guest run` sees this machine's files. The kernel
+is kept as plain vmlinux, because under TCG the unpacking of vmlinuz alone takes 2.7 s of a 4.5 s boot; QEMU starts a
+vmlinux by its PVH note (CONFIG_PVH=y in Debian's).
 """
 
 import fcntl
@@ -24,7 +24,15 @@ _PACKAGE = "linux-image-amd64"
 _FILE_VARIABLE = "UNDERLAY_LAB_KERNEL_DEB"
 _FETCH_WITHIN = 600.0
 # 200 of the package's 400 MiB, for hardware that no virtual machine has.
-_USELESS = ("sound", "drivers/gpu", "drivers/media", "drivers/infiniband", "drivers/staging", "drivers/iio", "drivers/hwmon")
+_USELESS = (
+    "sound",
+    "drivers/gpu",
+    "drivers/media",
+    "drivers/infiniband",
+    "drivers/staging",
+    "drivers/iio",
+    "drivers/hwmon",
+)
 _USELESS_NET = ("wireless", "ethernet", "usb", "can", "fddi", "hamradio", "wwan")
 
 
@@ -114,13 +122,12 @@ def _package_file(directory: Path) -> Path:
     given = os.environ.get(_FILE_VARIABLE)
     if given:
         return Path(given)
-    name = _versioned_name()
     try:
-        _run(["apt-get", "-q", "download", name], cwd=directory)
+        _run(["apt-get", "-q", "download", _versioned_name()], cwd=directory)
     except GuestError as error:
         raise GuestError(
-            f"{error}\nThe QEMU guest needs Debian's kernel package {name}: run `apt-get update`, or name a package "
-            f"file in ${_FILE_VARIABLE}"
+            f"{error}\nThe QEMU guest needs the package that Debian's {_PACKAGE} stands for: run `apt-get update`, "
+            f"or name a package file in ${_FILE_VARIABLE}"
         ) from error
     return next(directory.glob("*.deb"))
 
@@ -131,7 +138,7 @@ def _versioned_name() -> str:
         kind, _, name = line.strip().partition(": ")
         if kind == "Depends" and name.startswith("linux-image-"):
             return name
-    raise GuestError(f"apt knows no package {_PACKAGE}: run `apt-get update`, or name a package file in ${_FILE_VARIABLE}")
+    raise GuestError(f"apt does not say what {_PACKAGE} stands for")
 
 
 def _run(command: Sequence[str], cwd: Path | None = None) -> str:

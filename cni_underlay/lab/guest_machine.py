@@ -20,7 +20,10 @@ _CODE_CACHE_MIB = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A guest: `settings` become lab.KEY=VALUE for its init, `ports` the QEMU options of its channels' other ends, in order."""
+    """A guest.
+
+    `settings` become lab.KEY=VALUE for its init; `ports` are chardev options, the other ends of its serial ports.
+    """
 
     kernel: Kernel
     memory: int
@@ -59,6 +62,6 @@ def tap(ifname: str, mac: str) -> list[str]:
 
 
 def files_of_this_machine() -> list[str]:
-    """This machine's root directory, read-only, under the tag that the guest's init mounts."""
+    """The root directory of this machine, read-only, under the tag that the guest's init mounts."""
     export = "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"
     return ["-fsdev", export, "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]

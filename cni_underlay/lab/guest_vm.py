@@ -12,7 +12,7 @@ from cni_underlay.lab.errors import GuestError
 from cni_underlay.lab.guest_kernel import kernel
 from cni_underlay.lab.guest_machine import Machine, command_line, tap
 from cni_underlay.lab.host import Host
-from cni_underlay.lab.process import ProcessId, Processes, tail
+from cni_underlay.lab.process import Processes, ProcessId, tail
 from cni_underlay.lab.topology import VmSpec
 from cni_underlay.records import IPAddress
 
@@ -60,9 +60,7 @@ class GuestVm(Host):
             ports=guest_channel.make(self.directory),
             devices=tap(wiring.port_name(self.name, 0), self.mac),
         )
-        self._processes.start(
-            self._name, self._switch, command_line(machine), output=self._log, environment=os.environ
-        )
+        self._processes.start(self._name, self._switch, command_line(machine), output=self._log, environment=os.environ)
 
     def wait_until_ready(self) -> None:
         """Wait until the guest executes commands; `GuestError` with the end of its console where it dies or hangs."""

@@ -15,6 +15,7 @@ from cni_underlay.lab.process import Processes
 from cni_underlay.records import IPAddress
 
 _PAUSE = 0.1
+_FETCH_WITHIN = 5.0
 
 
 class Host(ABC):
@@ -36,16 +37,16 @@ class Host(ABC):
         return self.addresses[0]
 
     @abstractmethod
-    def run(
-        self, argv: Sequence[str], *, stdin: str = "", timeout: float = 30.0
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; `subprocess.TimeoutExpired` after `timeout` seconds."""
 
     def output(self, argv: Sequence[str], *, stdin: str = "", timeout: float = 30.0) -> str:
         """Standard output of a command that must succeed, or `LabError` with what it said."""
         done = self.run(argv, stdin=stdin, timeout=timeout)
         if done.returncode != 0:
-            raise LabError(f"{self.name}: {' '.join(argv)}: status {done.returncode}: {done.stderr}{done.stdout}".strip())
+            raise LabError(
+                f"{self.name}: {' '.join(argv)}: status {done.returncode}: {done.stderr}{done.stdout}".strip()
+            )
         return done.stdout
 
     def reaches(self, address: IPAddress | str, *, payload: int = 56) -> bool:
@@ -65,7 +66,12 @@ class Host(ABC):
     def fetch(self, address: IPAddress | str, *, port: int = 80) -> str:
         """The page an HTTP server has at /, or `LabError`."""
         place = f"[{address}]" if ":" in str(address) else str(address)
-        return self.output(["busybox", "wget", "-q", "-T", "5", "-O", "-", f"http://{place}:{port}/"])
+        # Not wget's own -T: with it busybox 1.35 crashes.
+        argv = ["busybox", "wget", "-q", "-O", "-", f"http://{place}:{port}/"]
+        try:
+            return self.output(argv, timeout=_FETCH_WITHIN)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"{self.name}: no answer from {argv[-1]} within {_FETCH_WITHIN:g} s") from error
 
 
 class NamespaceHost(Host):
@@ -82,9 +88,7 @@ class NamespaceHost(Host):
         """What its commands find in their environment: this process's own, and what a subclass adds."""
         return dict(os.environ)
 
-    def run(
-        self, argv: Sequence[str], *, stdin: str = "", timeout: float = 30.0
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
         return self._processes.run(self.netns, argv, stdin=stdin, timeout=timeout, environment=self.environment)
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:  # noqa: ANN401  # Popen's own
@@ -98,9 +102,7 @@ class NamespaceHost(Host):
         (pages / "index.html").write_text(f"{self.name}\n", encoding="utf-8")
         server = ["busybox", "httpd", "-f", "-p", str(port), "-h", str(pages)]
         log = self.directory / "httpd.log"
-        self._processes.start(
-            f"httpd.{self.name}.{port}", self.netns, server, output=log, environment=self.environment
-        )
+        self._processes.start(f"httpd.{self.name}.{port}", self.netns, server, output=log, environment=self.environment)
         self.wait_until_listens(port)
 
     def wait_until_listens(self, port: int, *, within: float = 5.0) -> None:

@@ -1,8 +1,8 @@
 """A lab: what one topology says, made of namespaces, and taken away again without a trace.
 
 All namespaces are private, also the one with the switch: this machine's own namespace gets no link, address, route or
-rule. What is running can be found from the lab's directory alone (see `registry`), so any process may take a lab down, also
-one whose builder was killed half-way.
+rule. What is running can be found from the lab's directory alone (see `registry`), so any process may take a lab down,
+also one whose builder was killed half-way.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from cni_underlay.lab.errors import LabError
 from cni_underlay.lab.guest_vm import GuestVm
 from cni_underlay.lab.host import Host
 from cni_underlay.lab.node import Node
-from cni_underlay.lab.process import ProcessId, Processes, kill_members
+from cni_underlay.lab.process import Processes, ProcessId, kill_members
 from cni_underlay.lab.registry import LabDirectory
 from cni_underlay.lab.topology import HostSpec, NodeSpec, Topology, VmSpec
 from cni_underlay.lab.vm import Machine
@@ -187,9 +187,7 @@ class Lab:
 
     def _batch(self, namespace: Path, lines: Iterable[str]) -> None:
         text = "".join(f"{line}\n" for line in lines)
-        done = self._running().run(
-            namespace, ["ip", "-batch", "-"], stdin=text, timeout=60.0, environment=os.environ
-        )
+        done = self._running().run(namespace, ["ip", "-batch", "-"], stdin=text, timeout=60.0, environment=os.environ)
         if done.returncode != 0:
             raise LabError(f"{namespace.name}: {done.stderr.strip()} in:\n{text}")
 
@@ -209,8 +207,13 @@ class Lab:
 
 def demolish(directory: LabDirectory) -> None:
     """Take a lab down by its directory alone: processes, namespaces with all their links, files."""
-    with contextlib.suppress(FileNotFoundError), directory.building():
-        # Another `down` may have finished while this one waited.
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(directory.building())
+        except FileNotFoundError:
+            return
+        if not directory.path.exists():  # another `down` finished while this one waited
+            return
         namespaces = tuple(_namespaces(directory).glob("*"))
         kill_members(namespaces)
         for path in namespaces:

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -40,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lab", description="Underlay networks in network namespaces.", epilog=_EPILOG
-    )
+    parser = argparse.ArgumentParser(prog="lab", description="Underlay networks in network namespaces.", epilog=_EPILOG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -62,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command(name, run, text).add_argument("lab", metavar="LAB")
     commands.choices["status"].add_argument("-o", "--output", choices=("table", "json"), default="table")
+    commands.choices["exec"].add_argument("-i", "--stdin", action="store_true", help="also pass a guest standard input")
     commands.choices["exec"].add_argument("host", metavar="HOST")
     commands.choices["exec"].add_argument("argv", metavar="CMD", nargs="+", help="the command, after --")
     commands.choices["logs"].add_argument("host", metavar="HOST")
@@ -107,8 +105,11 @@ def _exec(options: argparse.Namespace) -> int:
     host = _attach(options).host(options.host)
     if isinstance(host, NamespaceHost):
         netns.enter_forever(host.netns)
-        os.execvpe(options.argv[0], options.argv, dict(host.environment))  # noqa: S606  # no shell is the point
-    stdin = "" if sys.stdin.isatty() else sys.stdin.read()
+        try:
+            os.execvpe(options.argv[0], options.argv, dict(host.environment))  # noqa: S606  # no shell is the point
+        except OSError as error:
+            raise LabError(f"{options.argv[0]}: {error.strerror}") from error
+    stdin = sys.stdin.read() if options.stdin else ""
     done = host.run(options.argv, stdin=stdin, timeout=3600.0)
     sys.stdout.write(done.stdout)
     sys.stderr.write(done.stderr)

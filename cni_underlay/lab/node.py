@@ -71,18 +71,18 @@ class Node(NamespaceHost):
         pools = (self.spec.agent or {}).get("pools", ())
         return tuple(str(pool["name"]) for pool in pools) if isinstance(pools, list) else ()
 
-    def conflist(self, datapath: str = "veth", **extra: object) -> Json:
-        """A configuration list for this node's pools."""
-        return runtime.conflist(datapath, self.pools, **extra)
+    def conflist(self, datapath: str = "veth", options: Mapping[str, object] | None = None) -> Json:
+        """A configuration list for this node's pools; `options` are further keys (`mode`, `mtu`)."""
+        return runtime.conflist(datapath, self.pools, options)
 
     def pod(self, name: str) -> Pod:
         """The pod of that name on this node; its sandbox is made on first use."""
         if name not in self._pods:
             self._pods[name] = Pod(
                 name,
+                directory=self._pod_directory(name),
                 netns_path=self.netns.with_name(f"{self.name}.{name}"),
                 processes=self._processes,
-                directory=self._pod_directory(name),
                 execute=self.execute,
                 plugins=self._plugins(),
             )
@@ -103,9 +103,7 @@ class Node(NamespaceHost):
         """Every pod of this node, also those that another process made."""
         return tuple(self.pod(path.parent.name) for path in sorted(self.directory.glob("pods/*/pod.json")))
 
-    def cni(
-        self, verb: str, conf: Json, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def cni(self, verb: str, conf: Json, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """One raw call that concerns no pod (VERSION, STATUS, GC)."""
         environment = {"CNI_COMMAND": verb, "CNI_PATH": runtime.search_path(str(self._plugins())), **(env or {})}
         return runtime.call(self.execute, conf, environment)

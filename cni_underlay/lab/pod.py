@@ -71,9 +71,7 @@ class Pod(NamespaceHost):
         """
         extra = ";".join(f"{key}={value}" for key, value in (args or {}).items())
         self._save(
-            replace(
-                self._record, conf=conf, ifname=ifname, args=extra, runtime_config=runtime_config, result=None
-            )
+            replace(self._record, conf=conf, ifname=ifname, args=extra, runtime_config=runtime_config, result=None)
         )
         result = runtime.add(self._execute, conf, self.cni_environment, runtime_config or {})
         self._save(replace(self._record, result=result))
@@ -90,9 +88,7 @@ class Pod(NamespaceHost):
         runtime.delete(self._execute, self._conf(), self.cni_environment, self._runtime_config(), self.result)
         self._save(replace(self._record, result=None))
 
-    def cni(
-        self, verb: str, conf: Json, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def cni(self, verb: str, conf: Json, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """One raw call of one plugin; `env` goes over what a runtime would send. Nothing is remembered."""
         environment = {**self.cni_environment, "CNI_COMMAND": verb, **(env or {})}
         return runtime.call(self._execute, conf, environment)

@@ -82,7 +82,10 @@ class Processes:
     def run(
         self, namespace: Path, argv: Sequence[str], *, stdin: str, timeout: float, environment: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end inside a namespace; killed, and `subprocess.TimeoutExpired`, after `timeout` seconds."""
+        """Run a command to its end inside a namespace.
+
+        After `timeout` seconds it is killed, and `subprocess.TimeoutExpired` raised.
+        """
         pipe = subprocess.PIPE
         child = self.open(namespace, argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
         try:

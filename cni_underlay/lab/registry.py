@@ -30,7 +30,7 @@ _BUILT_WITHIN = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabDirectory:
-    """Where a lab keeps its state. `source` is the file it was made from; `owner` the process that it must not outlive."""
+    """Where a lab keeps its state: `source` is the file it was made from, `owner` whom it must not outlive."""
 
     path: Path
     source: str

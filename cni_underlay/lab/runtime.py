@@ -1,5 +1,4 @@
-"""What a container runtime does with a network configuration, as far as a lab needs it: libcni's chain of plugins.
-"""
+"""What a container runtime does with a network configuration, as far as a lab needs it: libcni's chain of plugins."""
 
 import json
 import os
@@ -17,13 +16,15 @@ Execute = Callable[[Sequence[str], Mapping[str, str], str], subprocess.Completed
 _CNI_VERSION = "1.1.0"
 
 
-def conflist(datapath: str, pools: Sequence[str] = (), *, network: str = "underlay", **extra: object) -> Json:
-    """A configuration list with this plugin alone; `extra` are further keys of its configuration (`mode`, `mtu`...)."""
+def conflist(
+    datapath: str, pools: Sequence[str] = (), options: Mapping[str, object] | None = None, *, network: str = "underlay"
+) -> Json:
+    """A configuration list with this plugin alone; `options` are further keys of its configuration (`mode`, `mtu`)."""
     ipam = {"type": "underlay-ipam", "pools": list(pools)}
     return {
         "cniVersion": _CNI_VERSION,
         "name": network,
-        "plugins": [{"type": "underlay", "datapath": datapath, **extra, "ipam": ipam}],
+        "plugins": [{"type": "underlay", "datapath": datapath, **(options or {}), "ipam": ipam}],
     }
 
 
@@ -36,9 +37,7 @@ def add(execute: Execute, conf: Json, environment: Mapping[str, str], runtime_co
     return result or {}
 
 
-def check(
-    execute: Execute, conf: Json, environment: Mapping[str, str], runtime_config: Json, result: Json
-) -> None:
+def check(execute: Execute, conf: Json, environment: Mapping[str, str], runtime_config: Json, result: Json) -> None:
     """CHECK through the whole list against an ADD's result."""
     for plugin in _chain(conf, runtime_config):
         request = {**plugin, "prevResult": result}

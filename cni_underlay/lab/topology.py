@@ -16,7 +16,7 @@ class VmKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One layer 2 network: a bridge in the lab's switch namespace. `gateways` are what its hosts use unless they say otherwise."""
+    """One layer 2 network: a bridge in the lab's switch. `gateways` are for hosts that name none of their own."""
 
     name: str
     subnets: tuple[IPNetwork, ...]
@@ -70,7 +70,7 @@ class RouterSpec(HostSpec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """A checked topology. `text` is the YAML it came from: a running lab keeps it, so that later commands see the same lab."""
+    """A checked topology. `text` is the YAML it came from, which a running lab keeps for later commands."""
 
     name: str
     segments: tuple[Segment, ...]

@@ -23,7 +23,8 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?")
 # A unix socket's path has 107 usable bytes, and the lab's name is in it.
 _LAB_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
 _GENERATED = ("node", "socket", "state_dir")
-_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
+# msgspec's " - at `$.a.b[0]`" or " - at `key` in `$.a`" at the end of a message.
+_PLACE = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 
 _Shape = TypeVar("_Shape", bound="_Object")
 
@@ -71,8 +72,8 @@ class _Router(_Object, frozen=True):
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML lets the last of two equal keys win silently: half a host would vanish."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:  # type: ignore[override]  # noqa: FBT001, FBT002  # the base class's signature
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]  # types-PyYAML leaves it out
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:  # noqa: FBT001, FBT002  # the base class's signature
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} is there twice", problem_mark=node.start_mark)
@@ -116,7 +117,9 @@ def _shape(data: object, shape: type[_Shape], key: str) -> _Shape:
 
 def _require_name(pattern: re.Pattern[str], name: str, key: str) -> str:
     if not pattern.fullmatch(name):
-        raise TopologyError(f"{key}: {name!r} is not a usable name (lower-case letters, digits, '-', length: {pattern.pattern})")
+        raise TopologyError(
+            f"{key}: {name!r} is not a usable name (lower-case letters, digits, '-', length: {pattern.pattern})"
+        )
     return name
 
 
@@ -157,7 +160,7 @@ class _Reader:
         known = [(subnet, other.name) for other in self._segments.values() for subnet in other.subnets]
         for number, subnet in enumerate(subnets):
             for other, where in (*known, *((earlier, "this segment") for earlier in subnets[:number])):
-                if subnet.version == other.version and subnet.overlaps(other):  # type: ignore[arg-type]  # same version
+                if subnet.version == other.version and subnet.overlaps(other):
                     raise TopologyError(f"{key}[{number}]: {subnet} overlaps {other} of {where}")
 
     def _node(self, name: str, raw: object) -> NodeSpec:
@@ -193,7 +196,9 @@ class _Reader:
             for number, (segment, addresses) in enumerate(shape.interfaces.items())
         )
         subnets = [subnet for uplink in uplinks for subnet in uplink.segment.subnets]
-        return RouterSpec(name=name, uplinks=uplinks, gateways=self._gateways(shape.gateways, subnets, f"{key}.gateways"))
+        return RouterSpec(
+            name=name, uplinks=uplinks, gateways=self._gateways(shape.gateways, subnets, f"{key}.gateways")
+        )
 
     def _host(self, name: str, shape: _Host, key: str) -> HostSpec:
         segment = self._known_segment(shape.segment, f"{key}.segment")
@@ -233,7 +238,9 @@ class _Reader:
             if _subnet_of(address, subnets) is None:
                 raise TopologyError(f"{key}[{number}]: {address} is outside {', '.join(map(str, subnets))}")
             if address.version in found:
-                raise TopologyError(f"{key}[{number}]: a second IPv{address.version} gateway beside {found[address.version]}")
+                raise TopologyError(
+                    f"{key}[{number}]: a second IPv{address.version} gateway beside {found[address.version]}"
+                )
             found[address.version] = address
         return tuple(found.values())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from cni_underlay.lab.topology import HostSpec, Topology, VmKind, VmSpec
 from cni_underlay.records import IPAddress
 
-# The lab gives out its addresses itself, so nobody has to wait the second that DAD takes, or for a router advertisement.
+# Addresses are the topology's: nobody has to wait the second that DAD takes, or listen to router advertisements.
 _STATIC = {
     "ipv6/conf/all/accept_dad": "0",
     "ipv6/conf/default/accept_dad": "0",

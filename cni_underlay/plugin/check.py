@@ -6,7 +6,8 @@ from cni_underlay.cni.result import Interface, Result
 from cni_underlay.datapath.port import Expected
 from cni_underlay.errors import CheckFailedError, InvalidConfigError
 from cni_underlay.plugin import delegate
-from cni_underlay.plugin.add import require_netns, wiring_of
+from cni_underlay.plugin.add import wiring_of
+from cni_underlay.plugin.namespaces import require_netns
 from cni_underlay.plugin.services import Request, Services
 from cni_underlay.records import Lease
 
@@ -26,15 +27,15 @@ def check(services: Services, request: Request) -> bytes:
         routes=result.routes,
     )
     with request.steps.step("read"):
-        services.datapath.check(wiring_of(lease, lease.routes), netns, expected)
+        services.datapath.check(wiring_of(lease), netns, expected)
     if isinstance(request.conf.ipam, DelegateConf):
         with request.steps.step("delegate"):
-            delegate.execute(request, request.conf.ipam, Verb.CHECK)
+            delegate.execute(services, request, request.conf.ipam, Verb.CHECK)
     return b""
 
 
 def check_addresses(services: Services, request: Request) -> bytes:
-    """CHECK as a delegated IPAM plugin: the lease stands, and prevResult has no address of ours that it does not hold."""
+    """CHECK as a delegated IPAM plugin: the lease stands, and prevResult has all of its addresses."""
     result = _prev_result(request)
     lease = _lease(services, request)
     listed = {ip.address.ip for ip in result.ips}

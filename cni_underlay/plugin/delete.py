@@ -1,14 +1,12 @@
 """DEL: afterwards nothing of the attachment is left, whatever was left before. Everything else is success."""
 
-from contextlib import suppress
-
 from cni_underlay.cni.environment import Verb
 from cni_underlay.cni.netconf import DelegateConf
-from cni_underlay.datapath.netns import inode, is_netns, is_own
 from cni_underlay.errors import UnderlayError
 from cni_underlay.plugin import delegate
+from cni_underlay.plugin.namespaces import lease_netns, usable_netns
 from cni_underlay.plugin.services import Request, Services, retire_master
-from cni_underlay.records import Lease
+from cni_underlay.records import DatapathKind, Lease
 
 
 def delete(services: Services, request: Request) -> bytes:
@@ -18,23 +16,17 @@ def delete(services: Services, request: Request) -> bytes:
     A link that the kernel refuses to remove keeps its lease, because it keeps the address.
     """
     failures: list[UnderlayError] = []
-    with services.locks.hold(request.attachment):
-        lease = services.store.find(request.attachment)
+    with services.exclusive(request.attachment):
         try:
-            with request.steps.step("unwire"):
-                _unwire(services, request, lease)
-            if lease is not None:
-                with request.steps.step("release"):
-                    services.store.release([lease.generation], "DEL", services.clock())
-                retire_master(services, lease)
+            _end(services, request, services.store.find(request.attachment))
         except UnderlayError as error:
             failures.append(error)
-    if isinstance(request.conf.ipam, DelegateConf):
-        try:
-            with request.steps.step("delegate"):
-                delegate.execute(request, request.conf.ipam, Verb.DEL)
-        except UnderlayError as error:
-            failures.append(error)
+        if isinstance(request.conf.ipam, DelegateConf):  # under the lock: a later ADD's address must not be given back
+            try:
+                with request.steps.step("delegate"):
+                    delegate.execute(services, request, request.conf.ipam, Verb.DEL)
+            except UnderlayError as error:
+                failures.append(error)
     if failures:
         raise failures[0]
     return b""
@@ -42,27 +34,27 @@ def delete(services: Services, request: Request) -> bytes:
 
 def delete_addresses(services: Services, request: Request) -> bytes:
     """DEL as a delegated IPAM plugin."""
-    with services.locks.hold(request.attachment), request.steps.step("release"):
+    with services.exclusive(request.attachment):
         lease = services.store.find(request.attachment)
         if lease is not None:
-            services.store.release([lease.generation], "DEL", services.clock())
+            _release(services, request, lease)
     return b""
 
 
-def _unwire(services: Services, request: Request, lease: Lease | None) -> None:
-    netns = usable_netns(request)
-    if lease is None:
-        services.datapath.delete_unknown(request.attachment, netns)
-        return
-    # A late DEL may come with the namespace of a newer life of the same container: only the lease's own is entered.
-    same = netns is not None and (not lease.claim.netns_inode or inode(netns) == lease.claim.netns_inode)
-    services.datapath.delete(lease, netns if same else None)
+def _end(services: Services, request: Request, lease: Lease | None) -> None:
+    offered = usable_netns(request)
+    with request.steps.step("unwire"):
+        if lease is None:
+            services.datapath.delete_unknown(request.attachment, offered)
+            return
+        if lease.claim.datapath is not DatapathKind.NONE:
+            with lease_netns(lease, offered) as netns:
+                services.datapath.delete(lease, netns)
+    _release(services, request, lease)
+    retire_master(services, lease)
 
 
-def usable_netns(request: Request) -> int | None:
-    """The descriptor of CNI_NETNS where it is a namespace and not the node's own (a left-over plain file is neither)."""
-    if request.netns is not None:
-        with suppress(UnderlayError, OSError):
-            if is_netns(request.netns) and not is_own(request.netns):
-                return request.netns
-    return None
+def _release(services: Services, request: Request, lease: Lease) -> None:
+    request.note(lease)
+    with request.steps.step("release"):
+        services.store.release([lease.generation], "DEL", services.clock())

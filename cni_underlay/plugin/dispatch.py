@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 from cni_underlay.cni.environment import Call, Verb
 from cni_underlay.cni.netconf import Role, decode, role
-from cni_underlay.cni.versions import require
 from cni_underlay.plugin import add, check, delete, gc, status
 from cni_underlay.plugin.services import Request, Services, Steps
 
@@ -27,7 +26,6 @@ USE_CASES: Mapping[tuple[Verb, Role], UseCase] = {
 def prepare(call: Call, stdin: bytes, netns: int | None, netns_errno: int, steps: Steps) -> Request:
     """Decode and vet a call whose environment has been parsed; raises what the specification says for its input."""
     conf = decode(stdin, call)
-    require(conf.cni_version, call.verb)
     return Request(call=call, conf=conf, netns=netns, netns_errno=netns_errno, steps=steps, warnings=list(conf.ignored))
 
 

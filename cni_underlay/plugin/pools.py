@@ -10,9 +10,14 @@ from cni_underlay.records import Dns, Pool
 
 
 def resolve(conf: NetConf, ipam: IpamConf, settings: Settings) -> tuple[Pool, ...]:
-    """The pools of a request, in the order of preference. Raises `InvalidConfigError` for a name that nobody defined."""
+    """The pools of a request, in the order of preference; raises `InvalidConfigError` for a name that nobody defined.
+
+    None at all is what a STATUS may have, whose ranges come with each pod (runtimeConfig).
+    """
     if ipam.pools:
         return tuple(_named(name, settings) for name in ipam.pools)
+    if not ipam.ranges:
+        return ()
     dns = _resolv_conf(ipam.resolv_conf) if ipam.resolv_conf else Dns()
     pool = inline_pool(conf.name, ipam.ranges, ipam.routes, dns, quarantine=settings.quarantine, floor=settings.floor)
     return (pool,)

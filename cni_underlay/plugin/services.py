@@ -48,7 +48,7 @@ class Steps:
 
 
 class AttachmentLocks:
-    """One lock for each attachment under work: the verbs of one interface follow each other, others run side by side."""
+    """One lock for each attachment under work: the verbs of one interface follow each other, all else is parallel."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -129,11 +129,9 @@ class Services:
     locks: AttachmentLocks = field(default_factory=AttachmentLocks)
     owed: dict[Attachment, Request] = field(default_factory=dict)
 
-    @contextmanager
-    def exclusive(self, attachment: Attachment) -> Iterator[None]:
+    def exclusive(self, attachment: Attachment) -> AbstractContextManager[None]:
         """No other request touches the attachment for the block; raises `TryAgainLaterError` where one does not end."""
-        with self.locks.hold(attachment, self.aside):
-            yield
+        return self.locks.hold(attachment, self.aside)
 
 
 def retire_master(services: Services, lease: Lease) -> None:

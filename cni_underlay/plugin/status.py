@@ -32,7 +32,7 @@ def status(services: Services, request: Request) -> bytes:
     if isinstance(conf.ipam, IpamConf):
         return status_addresses(services, request)
     if isinstance(conf.ipam, DelegateConf):
-        delegate.execute(request, conf.ipam, Verb.STATUS)
+        delegate.execute(services, request, conf.ipam, Verb.STATUS, delegate.STATUS_SECONDS)
     return b""
 
 
@@ -47,7 +47,7 @@ def status_addresses(services: Services, request: Request) -> bytes:
     pools = resolve(request.conf, request.conf.ipam, services.settings)
     if services.settings.exhausted_is_not_ready:
         now = services.clock()
-        if not any(services.store.has_room(pool, now) for pool in pools):
+        if pools and not any(services.store.has_room(pool, now) for pool in pools):
             names = ", ".join(pool.name for pool in pools)
             raise PluginNotAvailableError(f"no pool has a free address: {names}")
     return b""

@@ -1,4 +1,4 @@
-"""One SQLite file and the book of it: transactions that change both or neither, and what to do when the disk refuses."""
+"""One SQLite file and the book of it: transactions that change both or neither, also where the disk refuses."""
 
 import os
 import sqlite3
@@ -12,14 +12,15 @@ from cni_underlay.records import Instant
 from cni_underlay.store import opening
 from cni_underlay.store.ballast import Ballast
 from cni_underlay.store.commits import Operation, Weight
-from cni_underlay.store.lock import LedgerLock
 from cni_underlay.store.loading import begin_boot, book_of
+from cni_underlay.store.lock import LedgerLock
 from cni_underlay.store.writer import Writer
 
 Operations = Sequence[Operation[object]]
 
 _COMMITS_PER_CHECKPOINT = 100  # about 4 MB of log: ten pages of 4 kB a commit
 _LAY_UP_SECONDS = 5.0  # between two tries to get the reserve of space back
+_LOG = 4 << 20  # bytes
 _ROOM = 64 << 10  # bytes: one commit's pages in the log, and one more page of everything it touches
 
 
@@ -31,6 +32,8 @@ class Ledger:
         self.guard = threading.Lock()  # over the book: held for picking and writing rows, never for a commit
         self.marks: set[int] = set()
         self.closing = False
+        self._closed = False
+        self._synchronous = ""
         self.commits = self.operations = self.reloads = self.rewrites = 0
         self._read_lock = threading.Lock()
         self._ballast = Ballast(path.with_suffix(".reserve"), reserve)
@@ -48,11 +51,17 @@ class Ledger:
             undo.callback(self._reader.close)
             begin_boot(self.writer, now)
             self.book = book_of(connection)
+            with suppress(sqlite3.Error):  # a disk without that much room: the log grows as it can
+                opening.lay_out(connection, _LOG)
             self._ballast.lay_up()
             undo.pop_all()
 
     def commit(self, operations: Operations) -> None:
         """Perform them in one transaction, or fail each with `StoreUnavailableError` and leave everything as it was."""
+        if self._closed:
+            for operation in operations:
+                operation.fail(StoreUnavailableError(f"the ledger {self.path} is closed"))
+            return
         if self._starved:
             operations = self._without_luxury(operations)
         failure = self._attempt(operations)
@@ -131,7 +140,7 @@ class Ledger:
         return None
 
     def _transact(self, operations: Operations) -> None:
-        self._wait_for_disk(any(operation.weight is not Weight.LIGHT for operation in operations))
+        self._synchronise(operations)
         marks = tuple(self.marks)
         with ExitStack() as undo:
             undo.callback(self._roll_back)
@@ -147,11 +156,12 @@ class Ledger:
         self.book.keep()
         self.marks.difference_update(marks)
 
-    def _wait_for_disk(self, durable: bool) -> None:  # noqa: FBT001  # the value itself, not a mode of this function
-        """FULL or NORMAL; what NORMAL leaves to the kernel goes to the disk with the next FULL commit."""
-        if durable is not self._durable:
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
+    def _synchronise(self, operations: Operations) -> None:
+        """Wait for the disk only if somebody asks for it; the rest reaches it with the next commit that does."""
+        mode = "NORMAL" if all(operation.weight is Weight.LIGHT for operation in operations) else "FULL"
+        if mode != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {mode}")
+            self._synchronous = mode
 
     def _revert(self) -> None:
         with self.guard:
@@ -212,7 +222,7 @@ class Ledger:
         self._connection = self.writer.connection = connection
         self._reader = self._beside()
         self._identity = _identity(self.path)
-        self._durable = True
+        self._synchronous = "FULL"
 
     def _disconnect(self) -> None:
         # The last connection to close folds the log into the file, and removes the log.
@@ -220,6 +230,7 @@ class Ledger:
         self._connection.close()
 
     def _shut(self) -> None:
+        self._closed = True
         with self._read_lock:
             self._disconnect()
         self._lock.release()

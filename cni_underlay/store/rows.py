@@ -65,11 +65,14 @@ def attachment_row(attachment: Attachment) -> Row:
     return (stored(attachment.network), stored(attachment.container_id), stored(attachment.ifname))
 
 
-def claim_row(claim: Claim) -> Row:
-    """Raises `InvalidConfigError` where a number does not fit a column."""
+def require_storable(claim: Claim) -> None:
+    """Raise `InvalidConfigError` where a number does not fit a column."""
     for name, number in (("mtu", claim.mtu), ("netns inode", claim.netns_inode)):
         if not -_INT64 <= number < _INT64:
             raise InvalidConfigError(f"{name}: {number} is no number of 64 bits")
+
+
+def claim_row(claim: Claim) -> Row:
     return (
         *attachment_row(claim.attachment),
         stored(claim.pod.namespace),

@@ -27,6 +27,7 @@ from cni_underlay.records import (
     LeasedAddress,
     Pool,
     PoolUsage,
+    Route,
 )
 from cni_underlay.store import rows, terms
 from cni_underlay.store.commits import GroupCommit, Operation, Weight
@@ -82,11 +83,13 @@ class SQLiteStore:
         )
 
     def acquire(self, claim: Claim, pools: Sequence[Pool], wanted: Sequence[IPAddress], now: Instant) -> Lease:
-        rows.claim_row(claim)  # what cannot be written is refused before anybody else's transaction sees it
+        rows.require_storable(claim)  # what cannot be written is refused before anybody else's transaction sees it
         return self._run(partial(self._acquire, claim, pools, wanted, now))
 
-    def record(self, generation: int, addresses: Sequence[LeasedAddress], now: Instant) -> Lease:
-        return self._run(partial(self._record, generation, addresses, now))
+    def record(
+        self, generation: int, addresses: Sequence[LeasedAddress], routes: Sequence[Route], dns: Dns, now: Instant
+    ) -> Lease:
+        return self._run(partial(self._record, generation, addresses, tuple(routes), dns, now))
 
     def confirm(self, generation: int) -> None:
         self._ledger.marks.add(generation)
@@ -96,12 +99,14 @@ class SQLiteStore:
             self._run(lambda: None, Weight.LIGHT)
 
     def find(self, attachment: Attachment) -> Lease | None:
+        marks = frozenset(self._ledger.marks)  # before the row is read: a commit may clear them in between
         with self._ledger.reading() as connection:
-            return self._marked(rows.lease_at(connection, attachment))
+            return _marked(rows.lease_at(connection, attachment), marks)
 
     def holder(self, address: IPAddress) -> Lease | None:
+        marks = frozenset(self._ledger.marks)
         with self._ledger.reading() as connection:
-            return self._marked(rows.lease_holding(connection, address))
+            return _marked(rows.lease_holding(connection, address), marks)
 
     def users(self, master: str) -> int:
         with self._ledger.reading() as connection:
@@ -187,7 +192,9 @@ class SQLiteStore:
             generation=generation, claim=claim, addresses=chosen.addresses, routes=routes, dns=dns, leased_at=now
         )
 
-    def _record(self, generation: int, addresses: Sequence[LeasedAddress], now: Instant) -> Lease:
+    def _record(
+        self, generation: int, addresses: Sequence[LeasedAddress], routes: tuple[Route, ...], dns: Dns, now: Instant
+    ) -> Lease:
         book, writer = self._ledger.book, self._ledger.writer
         lease = rows.lease_of(writer.connection, generation)
         if lease is None:
@@ -198,10 +205,10 @@ class SQLiteStore:
                 book.adopt(address.pool, key_of(address.interface))
         held = (*lease.addresses, *news)
         claim = replace(lease.claim, mac=mac_of(lease.claim, held))
-        writer.set_mac(generation, claim.mac)
+        writer.complete_lease(generation, claim.mac, terms.written(routes, dns))
         for address in news:
             writer.record_address(generation, address, now)
-        return replace(lease, claim=claim, addresses=held)
+        return replace(lease, claim=claim, addresses=held, routes=routes, dns=dns)
 
     def _release(self, generations: Sequence[int], reason: str, now: Instant) -> int:
         book, ended = self._ledger.book, 0
@@ -241,5 +248,6 @@ class SQLiteStore:
         self._ledger.writer.prune_history(self._history_rows, _PRUNED_AT_ONCE)
         return len(gone)
 
-    def _marked(self, lease: Lease | None) -> Lease | None:
-        return rows.with_mark(lease) if lease is not None and lease.generation in self._ledger.marks else lease
+
+def _marked(lease: Lease | None, marks: frozenset[int]) -> Lease | None:
+    return rows.with_mark(lease) if lease is not None and lease.generation in marks else lease

@@ -38,7 +38,7 @@ class Disagreement(sqlite3.IntegrityError):
 
 
 class Writer:
-    """Knows no transaction and no book. Row numbers of boots, pools and terms are remembered; `forget` them when a transaction was rolled back."""
+    """Remembers row numbers of boots, pools and terms; `forget` them when a transaction was rolled back."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -78,8 +78,10 @@ class Writer:
         self._hold(generation, address, now, None, delegated=1)
         self._event(generation, "leased", (self.pool(address.pool), address.interface.packed), "by a delegate", now)
 
-    def set_mac(self, generation: int, mac: str) -> None:
-        self.connection.execute("UPDATE lease SET mac = ? WHERE generation = ?", (stored(mac), generation))
+    def complete_lease(self, generation: int, mac: str, body: str) -> None:
+        """What follows from a delegate's answer."""
+        row = (stored(mac), self._terms_id(body), generation)
+        self.connection.execute("UPDATE lease SET mac = ?, terms = ? WHERE generation = ?", row)
 
     def mark_attached(self, generations: Iterable[int]) -> None:
         self.connection.executemany(

@@ -82,7 +82,8 @@ class Bed:
             if self.agent.poll() is not None:
                 break
             time.sleep(0.02)
-        sys.exit(f"the agent did not start:\n{(self.directory / 'agent.log').read_text()}")
+        tail = (self.directory / "agent.log").read_text()[-2000:]
+        sys.exit(f"the agent did not start:\n{tail}")
 
     def stop_agent(self) -> None:
         """Stop it gracefully."""
@@ -93,7 +94,7 @@ class Bed:
 
     def status_plugin(self) -> Plugin:
         """A configuration whose STATUS tells that the agent serves."""
-        conf = {"cniVersion": "1.1.0", "name": "probe", "type": "underlay", "ipam": {"type": "underlay-ipam", "subnet": SUBNET}}
+        conf = {"cniVersion": "1.1.0", "name": "probe", "type": "underlay", "master": "eth0", "ipam": {"type": "underlay-ipam", "subnet": SUBNET}}
         return Plugin(name="status", program=self.directory / "bin/underlay", conf=json.dumps(conf).encode())
 
     def execute(self, plugin: Plugin, verb: str, container: str, netns: str) -> Outcome:

@@ -121,7 +121,7 @@ def networks() -> Iterator[Callable[..., Network]]:
     for network in made:
         network.clear().succeed()
     for where in {id(network.node): network.node for network in made}.values():
-        assert where.state() == where.clean
+        assert where.changes() == {}
 
 
 @pytest.fixture

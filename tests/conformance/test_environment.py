@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,15 +34,12 @@ GOOD_NAMES = ("a", "0", "e" * LONGEST_NAME, "net1", "eth0.5", "a-b_c", "äöü",
 TRAPS = ("all", "default", "lo", "eth%d", "%d", "e%", "%s%n")
 
 
-def _required() -> Iterator[tuple[str, str]]:
-    for verb, names in REQUIRED.items():
-        for name in names:
-            yield verb, name
+EACH_REQUIRED = [(verb, name) for verb, names in REQUIRED.items() for name in names]
 
 
 @spec("E-1", "E-2")
 @pytest.mark.parametrize("value", ["", None], ids=["empty", "unset"])
-@pytest.mark.parametrize(("verb", "name"), _required())
+@pytest.mark.parametrize(("verb", "name"), EACH_REQUIRED)
 @pytest.mark.usefixtures("unchanged")
 def test_a_required_variable_that_is_empty_or_unset_is_named(
     cni: Caller, pod: Pod, verb: str, name: str, value: str | None

@@ -120,13 +120,12 @@ def test_an_add_whose_caller_was_killed_is_undone_with_its_delegate(
     before = pod.state()
     stub.says("ADD", {"cniVersion": "1.1.0", "ips": [{"address": "10.89.0.200/24"}]})
     stub.hold("ADD")
-    process = node.cni.start(node.cni.variables("ADD", pod.container, pod.path, "eth0", ""), {})
-    assert process.stdin
-    process.stdin.write(json.dumps(own.conf).encode())
-    process.stdin.close()
-    stub.arrived("ADD")
-    process.kill()
-    process.wait()
+    with node.cni.start(node.cni.variables("ADD", pod.container, pod.path, "eth0", ""), {}) as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(own.conf).encode())
+        process.stdin.close()
+        stub.arrived("ADD")
+        process.kill()
     stub.release("ADD")
     deadline = time.monotonic() + 10
     while node.leases(own.name) or "DEL" not in stub.calls:

@@ -8,7 +8,7 @@ import pytest
 from .bed.calls import Caller
 from .bed.forms import OLD, WITH_FAMILY, require_form
 from .bed.network import VERSIONS, Network, Pod, addresses, hosts, inline, own_interface, range4, range6
-from .bed.node import GATEWAY4, GATEWAY6, MASTER, SUBNET4, Node
+from .bed.node import GATEWAY4, GATEWAY6, MASTER, Node
 
 spec = pytest.mark.spec
 
@@ -257,5 +257,6 @@ def test_addresses_say_their_family_in_the_versions_that_have_it(
 
 @spec("R-5", "A-12")
 def test_a_subnet_alone_is_a_range(network: Callable[..., Network], pod: Pod, datapath: str) -> None:
-    result = network(datapath=datapath, ipam={"type": "underlay-ipam", "subnet": SUBNET4}).add(pod).result
-    assert hosts(result) == ["10.89.0.2"]
+    subnet = {"veth": "10.89.0.128/27", "macvlan": "10.89.0.160/27"}[datapath]
+    result = network(datapath=datapath, ipam={"type": "underlay-ipam", "subnet": subnet}).add(pod).result
+    assert hosts(result) == [{"veth": "10.89.0.130", "macvlan": "10.89.0.162"}[datapath]]

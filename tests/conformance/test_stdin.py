@@ -55,8 +55,8 @@ UNDECODABLE = {
 }
 
 
-def _call(node: Node, pod: Pod, verb: str, stdin: Any, **options: Any) -> Any:
-    return node.cni(verb, stdin, container=pod.container, netns=pod.path, ifname="eth0", **options)
+def _call(node: Node, pod: Pod, verb: str, conf: Any, **options: Any) -> Any:
+    return node.cni(verb, conf, container=pod.container, netns=pod.path, ifname="eth0", **options)
 
 
 def _without(*keys: str, **more: Any) -> dict[str, Any]:
@@ -98,8 +98,11 @@ def test_a_closed_standard_input_is_an_error(node: Node, pod: Pod, verb: str) ->
 @spec("J-2")
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_standard_input_that_cannot_be_read_is_an_error(node: Node, pod: Pod, verb: str) -> None:
-    with Path("/").open("rb", opener=lambda path, _: os.open(path, os.O_RDONLY)) as directory:
+    directory = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
         _call(node, pod, verb, b"", stdin=directory).refuse(5)
+    finally:
+        os.close(directory)
 
 
 @spec("J-2")
@@ -161,7 +164,7 @@ def _remove(node: Node, pod: Pod) -> None:
     for lease in node.leases():
         conf = _without("ipam", name=lease["network"])
         _call(node, pod, "DEL", conf).succeed()
-    assert node.state() == node.clean
+    assert node.changes() == {}
 
 
 @spec("J-5")
@@ -377,7 +380,6 @@ WRONG_VALUES: dict[str, dict[str, Any]] = {
             "rangeEnd": "10.89.0.5",
         }
     },
-    "gateway outside": {"ipam": {"type": "underlay-ipam", "subnet": "10.89.0.0/24", "gateway": "10.88.0.1"}},
     "gateway of the other family": {"ipam": {"type": "underlay-ipam", "subnet": "10.89.0.0/24", "gateway": "fd00::1"}},
     "empty set": {"ipam": {"type": "underlay-ipam", "ranges": [[]]}},
     "overlapping sets": {

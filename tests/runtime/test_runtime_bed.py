@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from .bed import containerd
+from .bed.containerd import REFERENCE_PLUGINS
 from .bed.cri import CriError, Pod
 from .bed.images import APP, SERVE
 
-REFERENCE = Path("/usr/lib/cni")
 CONFLIST = {
     "cniVersion": "1.0.0",
     "name": "reference",
@@ -21,7 +21,7 @@ CONFLIST = {
 
 
 @pytest.fixture
-def empty_node(programs: None) -> Iterator[Path]:
+def empty_node(installed: None) -> Iterator[Path]:
     """A network namespace with nothing but its loopback."""
     name = f"bed-{secrets.token_hex(4)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
@@ -33,7 +33,7 @@ def empty_node(programs: None) -> Iterator[Path]:
 
 
 def test_nothing_is_left_of_a_runtime_that_is_killed_with_a_pod_serving(empty_node: Path, tmp_path: Path) -> None:
-    plugins = [REFERENCE / name for name in ("ptp", "host-local", "loopback")]
+    plugins = {name: REFERENCE_PLUGINS / name for name in ("ptp", "host-local", "loopback")}
     with containerd.running(tmp_path, empty_node, plugins, {"reference": CONFLIST}, {}) as runtime:
         pod = Pod(name="orphan", uid="1", cgroup_parent=runtime.cgroup)
         sandbox = runtime.cri.run_sandbox(pod)
@@ -50,7 +50,7 @@ def test_nothing_is_left_of_a_runtime_that_is_killed_with_a_pod_serving(empty_no
 
 def test_the_runtime_says_why_it_refuses_a_pod(empty_node: Path, tmp_path: Path) -> None:
     missing = {**CONFLIST, "plugins": [{"type": "missing"}]}
-    loopback = [REFERENCE / "loopback"]
+    loopback = {"loopback": REFERENCE_PLUGINS / "loopback"}
     with (
         containerd.running(tmp_path, empty_node, loopback, {"reference": missing}, {}) as runtime,
         pytest.raises(CriError, match='failed to find plugin "missing"'),

@@ -19,7 +19,10 @@ DIRECTORY = Path("/run/netns")
 _ANY_FAMILY = ("addr show",)
 _EACH_FAMILY = ("route show table all", "rule show", "neigh show", "neigh show proxy")
 # What changes by itself while nobody touches anything.
-_RESTLESS = {"operstate", "expires", "valid_life_time", "preferred_life_time", "promiscuity", "allmulti", "updated"}
+_RESTLESS = {
+    *("operstate", "promiscuity", "allmulti", "tentative", "expires", "valid_life_time", "preferred_life_time"),
+    *("handle", "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "topology_change"),
+}
 _RESTLESS_FLAGS = {"LOWER_UP", "NO-CARRIER", "linkdown", "dead"}
 
 
@@ -147,14 +150,28 @@ class Namespace:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, list[Any]]]:
+    """What went and what came between two states, by part; empty when they are the same."""
+    parts = {}
+    for part in before | after:
+        old, new = before.get(part, []), after.get(part, [])
+        changes = {
+            "gone": [entry for entry in old if entry not in new],
+            "new": [entry for entry in new if entry not in old],
+        }
+        if any(changes.values()):
+            parts[part] = changes
+    return parts
+
+
 def _sorted(entries: Iterable[dict[str, Any]]) -> list[Any]:
     return sorted(map(_settled, filter(None, entries)), key=lambda entry: json.dumps(entry, sort_keys=True))
 
 
 def _settled(value: Any) -> Any:
-    """`value` without what is restless, and without nftables' handles, which count up for ever."""
+    """`value` without what is restless; nftables' handles are, as they count up for ever."""
     if isinstance(value, dict):
-        return {key: _settled(item) for key, item in value.items() if key not in _RESTLESS | {"handle", "tentative"}}
+        return {key: _settled(item) for key, item in value.items() if key not in _RESTLESS}
     if isinstance(value, list):
         return [_settled(item) for item in value if not (isinstance(item, str) and item in _RESTLESS_FLAGS)]
     return value

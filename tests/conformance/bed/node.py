@@ -17,7 +17,7 @@ from cni_underlay.agent import protocol
 from cni_underlay.errors import UnderlayError
 
 from .calls import Caller
-from .netns import Namespace, unique
+from .netns import Namespace, difference, unique
 
 SUBNET4, SUBNET6 = "10.89.0.0/24", "fd00:89::/64"
 GATEWAY4, GATEWAY6 = "10.89.0.1", "fd00:89::1"
@@ -48,6 +48,7 @@ class Node:
             netns=self.host.path,
             bin_dir=self.directory / "bin",
             environment={"UNDERLAY_SOCKET": str(self.socket)},
+            log=self.log,
         )
 
     @property
@@ -78,6 +79,8 @@ class Node:
             namespace.create()
             # A tentative address answers nobody for a second, and nobody else can have these.
             namespace.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
+        # A node of a cluster forwards; and the kernel answers a change of it with routes of its own.
+        self.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         self.switch.configure(
             "link add br0 type bridge mcast_snooping 0",
             "link set br0 up",
@@ -172,7 +175,11 @@ class Node:
 
     def state(self) -> dict[str, Any]:
         """All that a call could leave behind on the node: kernel and ledger."""
-        return {"kernel": self.host.state(), "leases": self.leases()}
+        return self.host.state() | {"leases": self.leases()}
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the state after the agent's start."""
+        return difference(self.clean, self.state())
 
     def descriptors(self) -> int:
         """How many descriptors the agent has open."""

@@ -11,18 +11,23 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .cri import Cri, CriError
-from .images import PAUSE, write_images
+from .images import BUSYBOX, PAUSE, write_images
 from .waiting import wait_until
 
-PROGRAMS = {"containerd": "containerd", "ctr": "containerd", "runc": "runc", "busybox": "busybox-static"}
-"""What must be on the machine, and the Debian package each comes from."""
+REFERENCE_PLUGINS = Path("/usr/lib/cni")
+_PACKAGES = {
+    Path("/usr/bin/containerd"): "containerd",
+    Path("/usr/sbin/runc"): "runc",
+    BUSYBOX: "busybox-static",
+    REFERENCE_PLUGINS / "loopback": "containernetworking-plugins",
+}
 
 _START_SECONDS = 30.0
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -86,6 +91,11 @@ class Containerd:
     cgroup: str
     init: int
 
+    @property
+    def log(self) -> Path:
+        """What containerd, its shims and the script around them say."""
+        return _log(self.directory)
+
     def reconfigure(self, conflist: Mapping[str, Any]) -> None:
         """Replace the default handler's network, and wait until containerd has read it."""
         text = _write_conflist(self.directory, self.default, conflist)
@@ -93,26 +103,29 @@ class Containerd:
 
     def crash(self) -> None:
         """Kill containerd alone: its pods go on. Return when it has been started again and answers."""
-        (containerd,) = _children(self.init)
+        (containerd,) = (pid for pid in _children(self.init) if _read(Path(f"/proc/{pid}/comm")) == "containerd\n")
         os.kill(containerd, signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{containerd}").exists(), "containerd did not die")
-        wait_until(
-            lambda: _answers(self.cri), f"containerd does not answer, see {_log(self.directory)}", _START_SECONDS
-        )
+        wait_until(lambda: _answers(self.cri), f"containerd does not answer, see {self.log}", _START_SECONDS)
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages that have to be installed before `running` can work."""
+    return [package for file, package in _PACKAGES.items() if not file.exists()]
 
 
 @contextmanager
 def running(
     directory: Path,
     netns: Path,
-    plugins: Iterable[Path],
+    plugins: Mapping[str, Path],
     networks: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, str],
 ) -> Iterator[Containerd]:
     """Run containerd in the network namespace `netns`; afterwards nothing of it, nor of its pods, is left but its log.
 
-    `networks` holds a configuration list for each runtime handler, the default one first. `environment` is added to the
-    few variables containerd gets, and the plugins inherit from it.
+    `plugins` are executables by the names they get, `networks` a configuration list for each runtime handler, the
+    default one first. `environment` is added to the few variables containerd gets, and the plugins inherit from it.
     """
     netns_mounts = directory / "state/io.containerd.grpc.v1.cri/netns"
     hidden = (directory / "root", *_HARD_CODED)
@@ -145,10 +158,10 @@ def _log(directory: Path) -> Path:
     return directory / "containerd.log"
 
 
-def _write_files(directory: Path, plugins: Iterable[Path], networks: Mapping[str, Mapping[str, Any]]) -> None:
+def _write_files(directory: Path, plugins: Mapping[str, Path], networks: Mapping[str, Mapping[str, Any]]) -> None:
     (directory / "bin").mkdir()
-    for plugin in plugins:
-        (directory / "bin" / plugin.name).symlink_to(plugin)
+    for name, plugin in plugins.items():
+        (directory / "bin" / name).symlink_to(plugin)
     for handler, conflist in networks.items():
         (directory / "net.d" / handler).mkdir(parents=True)
         _write_conflist(directory, handler, conflist)
@@ -158,10 +171,14 @@ def _write_files(directory: Path, plugins: Iterable[Path], networks: Mapping[str
 
 
 def _write_conflist(directory: Path, handler: str, conflist: Mapping[str, Any]) -> str:
-    """Put the file in place whole, and return its text: containerd reads at each write, half a file too."""
+    """Put the file in place whole, and return its text.
+
+    containerd reads the directory again at every write, half a file too, and at a rename, but not when a file appears:
+    a file moved in from another directory it would never notice (1.6, pkg/cri/server/cni_conf_syncer.go).
+    """
     text = json.dumps(conflist)
     target = directory / "net.d" / handler / "10-underlay.conflist"
-    draft = directory / f"{handler}.draft"
+    draft = target.with_suffix(".draft")
     draft.write_text(text)
     draft.replace(target)
     return text

@@ -1,18 +1,20 @@
-"""Runs pods as the kubelet does, and remembers them: whatever a test leaves is removed after it."""
+"""Runs and removes pods as the kubelet does."""
 
+import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from uuid import uuid4
 
-from .containerd import Containerd
-from .cri import CriError, HostPort, Output, Pod
-from .images import APP, SERVE
+from cni_underlay.lab import netns
+from cni_underlay.records import IPAddress
 
-Address = IPv4Address | IPv6Address
+from .containerd import Containerd
+from .cri import HostPort, Output, Pod
+from .images import APP, SERVE
+from .waiting import wait_until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +23,11 @@ class RunningPod:
 
     pod: Pod
     sandbox: str
-    addresses: tuple[Address, ...]
+    addresses: tuple[IPAddress, ...]
     netns: Path
 
     @property
-    def address(self) -> Address:
+    def address(self) -> IPAddress:
         """What Kubernetes calls the pod's IP."""
         return self.addresses[0]
 
@@ -38,14 +40,13 @@ class Server(RunningPod):
 
 
 class Kubelet:
-    """One node's kubelet, as far as sandboxes and containers go. `handler` names a RuntimeClass; empty is the default."""
+    """One node's kubelet, as far as sandboxes and containers go."""
 
     def __init__(self, runtime: Containerd) -> None:
         self.runtime = runtime
-        self._pods: list[str] = []
 
     def pod(self, handler: str = "", host_ports: Sequence[HostPort] = ()) -> Pod:
-        """A pod that nobody runs yet."""
+        """A pod that nobody runs yet; an empty `handler` (the kubelet's RuntimeClass) is the default one."""
         uid = str(uuid4())
         return Pod(
             name=f"web-{uid[:8]}",
@@ -64,16 +65,24 @@ class Kubelet:
         return RunningPod(pod=pod, sandbox=sandbox, addresses=addresses, netns=Path(status.netns))
 
     def serve(self, pod: Pod) -> Server:
-        """Run the pod with one container that serves `whoami`."""
+        """Run the pod with one container that serves `whoami`, and wait until it does."""
         ran = self.run(pod)
         container = self.runtime.cri.start_container(ran.sandbox, pod, APP, SERVE)
-        return Server(
-            pod=ran.pod, sandbox=ran.sandbox, addresses=ran.addresses, netns=ran.netns, container=container
-        )
+        wait_until(lambda: netns.inside(ran.netns, _listens), f"nobody listens in {pod.name}")
+        return Server(pod=ran.pod, sandbox=ran.sandbox, addresses=ran.addresses, netns=ran.netns, container=container)
 
     def execute(self, server: Server, *command: str) -> Output:
         """Run a command in the pod's container."""
         return self.runtime.cri.execute(server.container, *command)
+
+    def fetch(self, server: Server, address: IPAddress, port: int = 80) -> str:
+        """The page that an HTTP server elsewhere shows the pod's container."""
+        place = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        # Not wget's own -T: with it busybox 1.35 crashes. `execute` ends what hangs.
+        page = self.execute(server, "wget", "-q", "-O", "-", f"http://{place}/")
+        if page.status != 0:
+            raise ConnectionError(f"{server.pod.name} gets nothing from {place}: status {page.status} {page.stderr}")
+        return page.stdout
 
     def stop(self, pod: RunningPod) -> None:
         """Stop the sandbox: its network is taken down, its record stays."""
@@ -90,3 +99,8 @@ class Kubelet:
         with ThreadPoolExecutor(max_workers=16) as threads:
             list(threads.map(cri.stop_sandbox, sandboxes := cri.sandboxes()))
             list(threads.map(cri.remove_sandbox, sandboxes))
+
+
+def _listens() -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", 80)) == 0

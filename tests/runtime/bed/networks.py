@@ -3,10 +3,12 @@
 from typing import Any
 
 POOL = "pods"
+VM = "vm1"
+GUEST = "guest1"
 
 TOPOLOGY: dict[str, Any] = {
     "name": "runtime",
-    "segments": {"lan": {"subnets": ["10.83.0.0/24", "fd83::/64"]}},
+    "segments": {"lan": {"subnets": ["10.83.0.0/16", "fd83::/64"]}},
     "nodes": {
         "node1": {
             "segment": "lan",
@@ -17,14 +19,16 @@ TOPOLOGY: dict[str, Any] = {
                     {
                         "name": POOL,
                         "ranges": [
-                            {"subnet": "10.83.0.0/24", "range": "10.83.0.64-10.83.0.191", "gateway": "10.83.0.1"},
+                            {"subnet": "10.83.0.0/16", "range": "10.83.1.0-10.83.8.255", "gateway": "10.83.0.1"},
                             {"subnet": "fd83::/64", "range": "fd83::1:0-fd83::1:ffff", "gateway": "fd83::1"},
                         ],
                     },
                     {
                         "name": "two",
                         "quarantine": 0,
-                        "ranges": [{"subnet": "10.83.0.0/24", "range": "10.83.0.32-10.83.0.33", "gateway": "10.83.0.1"}],
+                        "ranges": [
+                            {"subnet": "10.83.0.0/16", "range": "10.83.0.32-10.83.0.33", "gateway": "10.83.0.1"}
+                        ],
                     },
                 ],
             },
@@ -38,7 +42,7 @@ TOPOLOGY: dict[str, Any] = {
                     {
                         "name": POOL,
                         "ranges": [
-                            {"subnet": "10.83.0.0/24", "range": "10.83.0.192-10.83.0.250", "gateway": "10.83.0.1"},
+                            {"subnet": "10.83.0.0/16", "range": "10.83.16.0-10.83.16.255", "gateway": "10.83.0.1"},
                             {"subnet": "fd83::/64", "range": "fd83::2:0-fd83::2:ffff", "gateway": "fd83::1"},
                         ],
                     },
@@ -46,7 +50,10 @@ TOPOLOGY: dict[str, Any] = {
             },
         },
     },
-    "vms": {"vm1": {"segment": "lan", "addresses": ["10.83.0.21", "fd83::21"]}},
+    "vms": {
+        VM: {"segment": "lan", "addresses": ["10.83.0.21", "fd83::21"]},
+        GUEST: {"segment": "lan", "addresses": ["10.83.0.22", "fd83::22"], "kind": "qemu"},
+    },
 }
 
 
