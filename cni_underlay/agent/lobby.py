@@ -12,7 +12,7 @@ from cni_underlay.agent.log import LOGGER
 from cni_underlay.agent.protocol import Frame, Incoming, SilentPeerError
 from cni_underlay.errors import DecodingError
 
-SECONDS = 10.0  # from the moment it came here; then it is shown the door
+SECONDS = 5.0  # from the moment it came here; then it is shown the door
 PLACES = 256  # who waits longest leaves first; far below the 1024 descriptors that a process has by default
 
 

@@ -10,6 +10,7 @@ from typing import Any
 LOGGER = logging.getLogger("underlayd")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__)
 _NOTHING: tuple[object, ...] = ("", [], None)  # fields with such a value are left out
+_SURROGATE = "\\ud"
 _STDERR = 2
 
 
@@ -27,15 +28,23 @@ class JsonFormatter(logging.Formatter):
         line.update((key, value) for key, value in extra.items() if value not in _NOTHING)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, separators=(",", ":"), ensure_ascii=False)
+        text = _encode(line)
+        if _SURROGATE in text:
+            # Bytes that are not UTF-8 come as lone surrogates, which strict readers of JSON refuse.
+            whole = json.dumps(line, default=str, ensure_ascii=False).encode("utf-8", "replace")
+            text = _encode(json.loads(whole))
+        return text
+
+
+def _encode(line: dict[str, Any]) -> str:
+    return json.dumps(line, default=str, separators=(",", ":"))  # ASCII: a terminal obeys nothing that stands in it
 
 
 class _StderrHandler(logging.Handler):
-    """Writes UTF-8 whatever the locale, one line with one system call, so that lines never mix."""
+    """Writes one line with one system call, so that lines never mix."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Bytes that are not UTF-8 came as surrogates, which strict readers of JSON refuse.
-        line = self.format(record).encode("utf-8", "replace") + b"\n"
+        line = self.format(record).encode("ascii") + b"\n"
         with suppress(OSError):  # nobody reads the log, and there is no other place to say so
             while line:
                 line = line[os.write(_STDERR, line) :]

@@ -34,7 +34,7 @@ KIND_ADMIN = 2
 MAXIMUM = 8 << 20  # bytes of an environment block, a body, an output: far above any configuration, far below the memory
 _REQUEST = struct.Struct("!4sIIII")
 _ANSWER = struct.Struct("!4sIII")
-_DESCRIPTORS = 1
+_DESCRIPTOR = struct.Struct("@i")
 _FIRST = 1 << 16  # bytes of the first read: nearly every request is one of 2 to 8 KiB
 _CHUNK = 1 << 18  # and of further ones: a unix socket holds 208 KiB by default (net.core.wmem_default)
 
@@ -116,9 +116,12 @@ class Incoming:
     def _read(self, *, fresh: bool) -> bytes:
         if not fresh:
             return self.connection.recv(_CHUNK, socket.MSG_DONTWAIT)
+        # Not socket.recv_fds, which takes flags and ignores them (cpython 3.11, Lib/socket.py).
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-        data, descriptors, _flags, _address = socket.recv_fds(self.connection, _FIRST, _DESCRIPTORS, flags)
-        self._netns = descriptors[0] if descriptors else None
+        data, control, _flags, _address = self.connection.recvmsg(_FIRST, socket.CMSG_LEN(_DESCRIPTOR.size), flags)
+        for level, kind, content in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(content) == _DESCRIPTOR.size:
+                (self._netns,) = _DESCRIPTOR.unpack(content)
         return data
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 from cni_underlay.agent.config import DEFAULT_CONFIG, DEFAULT_SOCKET, AgentConfig, load
 from cni_underlay.agent.protocol import KIND_ADMIN, receive_answer, request
-from cni_underlay.errors import DecodingError, InvalidConfigError, UnderlayError
-from cni_underlay.store import reader
+from cni_underlay.errors import DecodingError, InvalidConfigError, StoreUnavailableError, UnderlayError
+from cni_underlay.records import IPAddress
 from cni_underlay.store.export import event_document, lease_document, usage_document
+from cni_underlay.store.reader import read_history, read_leases, read_usage
 
 SECONDS = 10.0
 
@@ -25,20 +25,23 @@ class AgentUnreachableError(UnderlayError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A node's agent. `note` of an answer is empty, or says that the answer came from the ledger."""
+    """A node's agent. `configuration` is None where nothing says where the ledger of this very agent is."""
 
     socket: Path
     configuration: AgentConfig | None
 
     def ask(self, command: str, **parameters: str) -> tuple[Any, str]:
-        """The document and a note for people."""
+        """The document and a note for people, which is empty, or says that the answer came from the ledger."""
         query = {"command": command, **parameters}
         try:
             return self._over_socket(query), ""
         except AgentUnreachableError as error:
-            if self.configuration is None:
+            if self.configuration is None or command not in ("leases", "pools", "history"):
                 raise
-            document = self._from_ledger(self.configuration, query)
+            try:
+                document = _from_ledger(self.configuration, query)
+            except StoreUnavailableError as unreadable:
+                raise StoreUnavailableError(f"{error}; {unreadable}", unreadable.details) from unreadable
             return document, f"{error}; read from {self.configuration.ledger}"
 
     def _over_socket(self, query: Mapping[str, str]) -> Any:  # noqa: ANN401  # a JSON document is anything
@@ -48,39 +51,43 @@ class Source:
                 connection.connect(str(self.socket))
                 connection.sendall(request(KIND_ADMIN, {"argv0": "underlayctl"}, json.dumps(query).encode()))
                 answer = receive_answer(connection)
-            except (OSError, DecodingError) as error:
+                document = json.loads(answer.stdout)
+            except (OSError, DecodingError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 raise AgentUnreachableError(f"no agent answers at {self.socket} ({reason})") from error
-        document = json.loads(answer.stdout)
         if answer.status != 0:
             raise InvalidConfigError(document.get("msg", "the agent refused"), document.get("details", ""))
         return document
 
-    def _from_ledger(self, configuration: AgentConfig, query: Mapping[str, str]) -> Any:  # noqa: ANN401
-        ledger = configuration.ledger
-        if query["command"] == "leases":
-            return [lease_document(lease) for lease in reader.read_leases(ledger)]
-        if query["command"] == "pools":
-            return usage_document(reader.read_usage(ledger), configuration.settings.pools)
-        if query["command"] == "history":
-            try:
-                address = ip_address(query["address"])
-            except ValueError as error:
-                raise InvalidConfigError(f"{query['address']!r} is not an IP address") from error
-            return [event_document(event) for event in reader.read_history(ledger, address)]
-        raise AgentUnreachableError(f"no agent answers at {self.socket}, and only it knows {query['command']}")
-
 
 def locate(config: Path, socket_path: Path | None) -> Source:
-    """The agent that `--socket`, UNDERLAY_SOCKET, or the configuration names, in this order."""
+    """The agent that `--socket`, UNDERLAY_SOCKET, or the configuration names, in this order.
+
+    A wrong configuration is no reason not to ask an agent that runs, unless it was named on purpose.
+    """
     configuration: AgentConfig | None = None
-    if config != DEFAULT_CONFIG:
+    try:
         configuration = load(config)
-    else:
-        with suppress(UnderlayError):
-            configuration = load(config)
+    except UnderlayError:
+        if config != DEFAULT_CONFIG:
+            raise
     environment = os.environ.get("UNDERLAY_SOCKET")
-    chosen = socket_path or (Path(environment) if environment else None)
-    return Source(
-        socket=chosen or (configuration.socket if configuration else DEFAULT_SOCKET), configuration=configuration
-    )
+    configured = configuration.socket if configuration else DEFAULT_SOCKET
+    chosen = socket_path or (Path(environment) if environment else configured)
+    return Source(socket=chosen, configuration=configuration if chosen == configured else None)
+
+
+def _from_ledger(configuration: AgentConfig, query: Mapping[str, str]) -> list[dict[str, Any]]:
+    ledger = configuration.ledger
+    if query["command"] == "leases":
+        return [lease_document(lease) for lease in read_leases(ledger)]
+    if query["command"] == "pools":
+        return usage_document(read_usage(ledger), configuration.settings.pools)
+    return [event_document(event) for event in read_history(ledger, _address(query["address"]))]
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        return ip_address(text)
+    except ValueError as error:
+        raise InvalidConfigError(f"address: {text!r} is not an IP address") from error

@@ -40,10 +40,16 @@ def _pools(row: Row) -> str:
     return ",".join(dict.fromkeys(entry["pool"] for entry in row["addresses"])) or "-"
 
 
+def _count(name: str) -> Callable[[Row], str]:
+    """Addresses; what an IPv6 subnet has is nothing to be counted by digits."""
+    return lambda row: "-" if row[name] is None else f"{row[name]:.1e}" if row[name] >= _UNCOUNTABLE else str(row[name])
+
+
 def _field(name: str) -> Callable[[Row], str]:
     return lambda row: str(row[name]) if row[name] not in ("", None) else "-"
 
 
+_UNCOUNTABLE = 10**9
 _SHORT_ID = 13  # as crictl prints container ids
 
 LEASES: Sequence[Column] = (
@@ -69,12 +75,12 @@ LEASES_WIDE: Sequence[Column] = (
 POOLS: Sequence[Column] = (
     ("POOL", _field("pool")),
     ("SUBNETS", lambda row: ",".join(row["subnets"]) or "-"),
-    ("SIZE", _field("size")),
+    ("SIZE", _count("size")),
     ("LEASED", _field("leased")),
     ("QUARANTINED", _field("quarantined")),
     ("RESERVED", _field("reserved")),
     ("FOREIGN", _field("foreign")),
-    ("FREE", _field("free")),
+    ("FREE", _count("free")),
 )
 HISTORY: Sequence[Column] = (
     ("AT", lambda row: time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(row["at"]))),
@@ -85,6 +91,20 @@ HISTORY: Sequence[Column] = (
     ("IFNAME", _field("ifname")),
     ("MAC", _field("mac")),
     ("REASON", _field("reason")),
+)
+HISTORY_WIDE: Sequence[Column] = (
+    *HISTORY[:4],
+    ("CONTAINER", _field("container_id")),
+    *HISTORY[5:7],
+    ("POOL", _field("pool")),
+    ("NETWORK", _field("network")),
+    ("GENERATION", _field("generation")),
+    HISTORY[-1],
+)
+VERSION: Sequence[Column] = (
+    ("PROGRAM", _field("program")),
+    ("VERSION", _field("version")),
+    ("NODE", _field("node")),
 )
 
 

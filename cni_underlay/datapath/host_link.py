@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from cni_underlay.datapath import facts, hardware, messages, sysctl
+from cni_underlay.datapath import facts, hardware, links, messages, sysctl
 from cni_underlay.datapath.facts import Link
 from cni_underlay.datapath.forwarding import Forwarding
 from cni_underlay.datapath.links import Indexes, delete, make
@@ -113,7 +113,10 @@ class HostLinks:
 
     def _make(self, requests: RequestSocket, link: Link | None, master: Link, plan: PodPlan) -> Link:
         if link is None:
-            make(requests, self._indexes, lambda index: _new(index, master, plan))
+            try:
+                make(requests, self._indexes, lambda index: _new(index, master, plan))
+            except RefusedError as refusal:
+                raise links.unfit(master.name, plan, refusal) or refusal from refusal
             link = self.find(requests, master)
             if link is None:
                 raise RefusedError(errno.ENODEV, "removed by somebody else", 0)

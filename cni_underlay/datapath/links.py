@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from cni_underlay.datapath import messages
 from cni_underlay.datapath.netlink import Message, RefusedError, RequestSocket
-from cni_underlay.datapath.refusal import GONE
+from cni_underlay.datapath.plan import PodPlan
+from cni_underlay.datapath.refusal import GONE, refused
+from cni_underlay.errors import InvalidConfigError
+from cni_underlay.records import DatapathKind
 
 # Below 2**16, as some software keeps an ifindex in 16 bits, and above what a node counts up to by itself while we take
 # none of its own numbers. In steps of two, because a veth pair needs an index on either side.
@@ -35,18 +38,29 @@ def make(kernel: RequestSocket, indexes: Indexes, request: Callable[[int], Messa
         index = indexes.pair()
         try:
             kernel.change(request(index))
-        except RefusedError as refused:
-            if refused.errno not in {errno.EEXIST, errno.EBUSY} or attempt == _TRIES:
+        except RefusedError as refusal:
+            if refusal.errno not in {errno.EEXIST, errno.EBUSY} or attempt == _TRIES:
                 raise
         else:
             return index
     raise AssertionError("unreachable")
 
 
+def unfit(master: str, plan: PodPlan, refusal: RefusedError) -> InvalidConfigError | None:
+    """What a refusal to make a macvlan or ipvlan link means, when it is about the master."""
+    if refusal.errno not in {errno.EBUSY, errno.EINVAL} or plan.kind is DatapathKind.VETH:
+        return None
+    return InvalidConfigError(
+        f"master {master} cannot carry {plan.kind} {plan.mode}: it carries interfaces of another kind, "
+        f"or belongs to one pod alone (macvlan passthru)",
+        refused(f"make a {plan.kind} interface", refusal).details,
+    )
+
+
 def delete(kernel: RequestSocket, index: int) -> None:
     """Delete a link, which may be gone. The kernel takes 10 to 30 ms for it (RCU): hold no lock that others need."""
     try:
         kernel.change(messages.delete_link(index))
-    except RefusedError as refused:
-        if refused.errno not in GONE:
+    except RefusedError as refusal:
+        if refusal.errno not in GONE:
             raise

@@ -53,8 +53,16 @@ class PodPlan:
 
     @property
     def proxied(self) -> bool:
-        """Whether the node answers ARP and ND for the pod, because the pod cannot."""
-        return self.kind is DatapathKind.VETH or self.mode in {"l3", "l3s"}
+        """Whether the node answers ARP and ND for the pod, because the pod cannot.
+
+        In ipvlan `l3` nobody can: the kernel hands every request to the pod, which has no ARP (ipvlan_handle_mode_l3()).
+        """
+        return self.kind is DatapathKind.VETH or self.mode == "l3s"
+
+    @property
+    def layer3(self) -> bool:
+        """Whether the pod's own interface knows neither ARP nor ND."""
+        return self.mode in {"l3", "l3s"}
 
 
 def mark(attachment: Attachment) -> str:
@@ -157,7 +165,7 @@ def node_routes(plan: PodPlan, node: Iterable[IPAddress], hop: IPAddress | None)
         on_link = any(address in subnet for subnet in subnets)
         if address.version not in plan.versions or (hop is None and (on_link or address.version != IPV4)):
             continue
-        routes.append(Route(dst=ip_network(address), gw=None if plan.proxied else hop))
+        routes.append(Route(dst=ip_network(address), gw=None if plan.layer3 else hop))
     return tuple(routes)
 
 

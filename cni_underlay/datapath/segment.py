@@ -1,7 +1,9 @@
 """macvlan and ipvlan: the pod on the segment itself, and the node's own link there, so that node and pod can talk.
 
 Where that link cannot be (macvlan `private`, `vepa`, `passthru`) probes and Services of the node do not reach the pod.
-In ipvlan `l3` and `l3s` the pod has no layer 2 at all: the node answers ARP and ND for it, as with veth.
+In ipvlan `l3` and `l3s` the pod has no layer 2 at all. With `l3s` the node answers ARP and ND for it, as with veth; with
+`l3` the kernel lets nobody answer, so that machines need a route to the pod by the node. In both the kernel sends what
+comes from the pod by the master alone (ipvlan_process_outbound()), so that veth pods of the same node are out of reach.
 """
 
 from dataclasses import replace
@@ -39,7 +41,8 @@ def wire(work: Work) -> Wired:
     if plan.proxied:
         proxy.answer(work)
     mac = plan.mac or work.master.mac
-    work.announce(mac)
+    if plan.on_segment or plan.proxied:
+        work.announce(mac)
     return work.answer(mac=mac, routes=routes)
 
 

@@ -3,9 +3,10 @@
 The switch port sees one MAC (clouds, port security); the node's own firewall, Services and probes see all the traffic.
 """
 
+import time
 from ipaddress import IPv4Interface, IPv6Interface
 
-from cni_underlay.datapath import hardware, links, messages, pod, proxy
+from cni_underlay.datapath import facts, hardware, links, messages, pod, proxy
 from cni_underlay.datapath.facts import host_route
 from cni_underlay.datapath.messages import IPV4, IPV6
 from cni_underlay.datapath.netlink import Message, attribute, number32
@@ -16,6 +17,7 @@ from cni_underlay.errors import InvalidConfigError
 
 _HOP4 = IPv4Interface((hardware.HOP4, 32))
 _HOP6 = IPv6Interface((hardware.HOP6, 64))
+_SETTLE_SECONDS = 0.05
 
 
 def wire(work: Work) -> Wired:
@@ -29,6 +31,7 @@ def wire(work: Work) -> Wired:
     work.add_host_routes(index + 1, [host_route(ip) for ip in plan.ips])
     with pod.entered(work.netns, plan) as inner:
         routes = pod.configure(inner, index, plan, ())
+    _settle(work, index + 1)
     proxy.answer(work)
     proxy.answer_on_host_link(work)
     work.announce(work.master.mac)
@@ -36,6 +39,22 @@ def wire(work: Work) -> Wired:
         name=work.wiring.host_ifname, mac=hardware.mac_text(hardware.HOST_END_MAC), mtu=plan.mtu, sandboxed=False
     )
     return work.answer(host_end, mac=plan.mac, routes=routes)
+
+
+def _settle(work: Work, index: int) -> None:
+    """Wait until the host end can send.
+
+    The end that was brought up first has its carrier only since the other is up, and drops what it should send until the
+    kernel's link watch has seen to it, which waits for the lock that all ADDs take: with four at once one first packet in
+    ten was lost, and a second with it. Kernels since 6.9 see to it when they are asked for the link (rtnl_getlink()), so
+    that this waits for nothing.
+    """
+    until = time.monotonic() + _SETTLE_SECONDS
+    with kernel(f"read the carrier of {work.wiring.host_ifname}"):
+        while (link := facts.link_numbered(work.requests, index)) and link.operstate != "up":
+            if time.monotonic() > until:
+                break
+            time.sleep(0.0005)
 
 
 def _pair(work: Work, index: int) -> Message:

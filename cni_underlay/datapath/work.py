@@ -88,14 +88,11 @@ class Work:
         return Wired(links=(*links, own), addresses=plan.endpoints, routes=routes)
 
     def _not_made(self, refusal: RefusedError) -> UnderlayError:
-        plan, master = self.plan, self.master.name
+        plan = self.plan
         error = refused(f"make {plan.ifname}", refusal)
         if refusal.errno == errno.EEXIST:
             with requests_in(self.netns) as inner, kernel(f"look up {plan.ifname}"):
                 if facts.link_named(inner, plan.ifname):
                     return InvalidConfigError(f"the container has an interface {plan.ifname} already", error.details)
             return DatapathError(f"the node has an interface {self.wiring.host_ifname} already", error.details)
-        if refusal.errno in {errno.EBUSY, errno.EINVAL} and plan.kind in {"macvlan", "ipvlan"}:
-            words = f"master {master} cannot carry {plan.kind} {plan.mode}: it carries interfaces of another kind"
-            return InvalidConfigError(f"{words}, or is reserved for one pod (macvlan passthru)", error.details)
-        return error
+        return links.unfit(self.master.name, plan, refusal) or error

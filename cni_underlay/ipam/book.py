@@ -148,7 +148,7 @@ class Book:
 
     def _open(self, shelf: Shelf, key: int) -> None:
         shelf.closed.give(key)
-        if True:
+        if not any(other.closed.is_taken(key) for other in self._shelves.values()):
             self.everywhere.give(key)
 
     def _on_undo(self, action: Callable[..., object], *arguments: object) -> None:

@@ -52,7 +52,7 @@ class AgentProcess:
         """Start the agent, without waiting for it: `wait_until_ready` does."""
         if self.process is not None:
             raise LabError(f"the agent of {self._node} runs already")
-        self._notify_path.unlink(missing_ok=True)
+        self.stop_listening()
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(self._notify_path))
         self._processes.start(
@@ -67,14 +67,21 @@ class AgentProcess:
         """Wait for READY=1 (sd_notify(3)); `LabError` with the end of its log where it dies or stays silent."""
         if self._notify is None:
             raise LabError(f"the agent of {self._node} was not started here")
-        with self._notify:
-            deadline = time.monotonic() + within
-            while not self._hears_ready():
+        deadline = time.monotonic() + within
+        try:
+            while not _hears_ready(self._notify):
                 if self.process is None:
                     raise LabError(f"the agent of {self._node} died:\n{tail(self.log)}")
                 if time.monotonic() > deadline:
                     raise LabError(f"the agent of {self._node} is not ready within {within:g} s:\n{tail(self.log)}")
-        self._notify = None
+        finally:
+            self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Wait for READY=1 no more."""
+        if self._notify is not None:
+            self._notify.close()
+            self._notify = None
         self._notify_path.unlink(missing_ok=True)
 
     def reload(self) -> None:
@@ -89,11 +96,11 @@ class AgentProcess:
         """SIGKILL, and wait for its end."""
         self._processes.end(self._name, signal.SIGKILL)
 
-    def _hears_ready(self) -> bool:
-        assert self._notify is not None  # noqa: S101  # for the type checker; wait_until_ready asked
-        readable, _, _ = select.select([self._notify], [], [], _LOOK_EVERY)
-        # Descriptors that come along (FDSTORE=1) are closed by the kernel, since nobody takes them.
-        return bool(readable) and b"READY=1" in self._notify.recv(4096).splitlines()
+
+def _hears_ready(notify: socket.socket) -> bool:
+    readable, _, _ = select.select([notify], [], [], _LOOK_EVERY)
+    # Descriptors that come along (FDSTORE=1) are closed by the kernel, since nobody takes them.
+    return bool(readable) and b"READY=1" in notify.recv(4096).splitlines()
 
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ own. So the same virtual environment works at the same path, on a kernel that ha
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import subprocess
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from cni_underlay.lab.errors import GuestError, LabError
+from cni_underlay.lab.guest_hardware import Hardware, command_line, files_of_this_machine
+from cni_underlay.lab.guest_initramfs import initramfs
 from cni_underlay.lab.guest_kernel import kernel
-from cni_underlay.lab.guest_machine import Machine, command_line, files_of_this_machine
 from cni_underlay.lab.process import tail
 
 # A command can tell by it that it runs in a guest.
@@ -26,6 +28,7 @@ IN_GUEST = "UNDERLAY_GUEST"
 TIMED_OUT = 124  # as timeout(1)
 _MEMORY_MIB = 768
 _TIMEOUT = 600.0
+_BOOT_WITHIN = 120.0
 _CHUNK = 65536
 
 
@@ -49,17 +52,46 @@ def run(job: Job, stdout: IO[bytes], stderr: IO[bytes]) -> int:
     Raises `GuestError` with the end of the console where the guest did not come as far as the command's end.
     """
     progress = _Progress()
-    with tempfile.TemporaryDirectory(prefix="underlay-guest-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="underlay-guest-") as temporary, contextlib.ExitStack() as stack:
         directory = Path(temporary)
         (directory / "command").write_text(_script(job), encoding="utf-8")
-        streams = (_Stream(_writer(stdout)), _Stream(_writer(stderr)), _Stream(progress.take))
-        _execute(command_line(_machine(job, directory, streams)), streams, progress, job.timeout)
-        if progress.status is not None:
-            return progress.status
-        if progress.begun.is_set() and progress.timed_out:
+        sinks = (_writer(stdout), _writer(stderr), progress.take)
+        streams = tuple(stack.enter_context(contextlib.closing(_Stream(sink))) for sink in sinks)
+        _execute(command_line(_hardware(job, directory, streams)), streams, lambda: progress.wait(job.timeout))
+        if progress.timed_out:
             return TIMED_OUT
-        console = tail(directory / "serial.log")
-        raise GuestError(f"the guest ended without the command's status:\n{console}")
+        if progress.status is None:
+            raise GuestError(f"the guest ended without the command's status:\n{tail(directory / 'serial.log')}")
+    return progress.status
+
+
+class _Progress:
+    """What the guest says about the command: a line when it begins, a line with its status."""
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._begun = threading.Event()
+        self._ended = threading.Event()
+        self.timed_out = False
+
+    @property
+    def status(self) -> int | None:
+        lines = self._received.split()
+        return int(lines[1]) if len(lines) > 1 and self._received.endswith(b"\n") else None
+
+    def take(self, data: bytes) -> None:
+        """More of it; nothing means that there will be no more."""
+        self._received += data
+        if b"\n" in self._received or not data:
+            self._begun.set()
+        if self.status is not None or not data:
+            self._ended.set()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the command or the guest has ended, but for the command at most `timeout` seconds."""
+        if not self._begun.wait(_BOOT_WITHIN):
+            raise GuestError(f"the guest did not boot in {_BOOT_WITHIN:g} s")
+        self.timed_out = not self._ended.wait(timeout)
 
 
 class _Stream:
@@ -69,6 +101,7 @@ class _Stream:
         self._sink = sink
         self._reader, self.writer = os.pipe()
         self._thread = threading.Thread(target=self._copy)
+        self._open = [self._reader, self.writer]
 
     @property
     def end(self) -> str:
@@ -80,21 +113,30 @@ class _Stream:
         return ["-add-fd", f"fd={self.writer},set={self.writer}"]
 
     def begin(self) -> None:
-        """Call when QEMU has its copy of the descriptor: ours would keep the pipe open for ever."""
-        os.close(self.writer)
+        """Call when QEMU has its copy of the writing end: ours would keep the pipe open for ever."""
+        self._close(self.writer)
         self._thread.start()
 
     def finish(self) -> None:
+        """Call when QEMU has ended."""
         self._thread.join()
 
+    def close(self) -> None:
+        for descriptor in tuple(self._open):
+            self._close(descriptor)
+
     def _copy(self) -> None:
-        with open(self._reader, "rb", buffering=0) as reader:  # noqa: PTH123  # a descriptor
-            while chunk := reader.read(_CHUNK):
-                self._sink(chunk)
+        while chunk := os.read(self._reader, _CHUNK):
+            self._sink(chunk)
+        self._sink(b"")
+
+    def _close(self, descriptor: int) -> None:
+        self._open.remove(descriptor)
+        os.close(descriptor)
 
 
-def _execute(command: Sequence[str], streams: Sequence[_Stream], timeout: float) -> int | None:
-    """QEMU's exit status; None where it had to be killed."""
+def _execute(command: Sequence[str], streams: Sequence[_Stream], wait: Callable[[], None]) -> None:
+    """Run QEMU while `wait` waits; all that the guest wrote before is handed on."""
     # A guest must not outlive the one who waits for it, also when that one is killed.
     tied = ["setpriv", "--pdeathsig", "KILL", "--", *command]
     writers = [stream.writer for stream in streams]
@@ -102,19 +144,19 @@ def _execute(command: Sequence[str], streams: Sequence[_Stream], timeout: float)
         for stream in streams:
             stream.begin()
         try:
-            return qemu.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
+            wait()
         finally:
+            # A guest's write returns when QEMU has the data, so none is lost, and no file of it needs an orderly end.
             qemu.kill()
             for stream in streams:
                 stream.finish()
 
 
-def _machine(job: Job, directory: Path, streams: Sequence[_Stream]) -> Machine:
+def _hardware(job: Job, directory: Path, streams: Sequence[_Stream]) -> Hardware:
     cached = kernel()
-    return Machine(
-        kernel=cached,
+    return Hardware(
+        image=cached.image,
+        initramfs=initramfs(cached),
         memory=job.memory,
         serial=directory / "serial.log",
         settings={
@@ -151,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("fetch", help="fetch and unpack the kernel, which `run` and the lab otherwise do at first use")
     running = commands.add_parser("run", help="run a command in a guest")
     running.add_argument(
-        "--timeout", type=float, default=_TIMEOUT, help="seconds, boot included (default: %(default)g)"
+        "--timeout", type=float, default=_TIMEOUT, help="seconds for the command (default: %(default)g)"
     )
     running.add_argument("--memory", type=int, default=_MEMORY_MIB, help="MiB (default: %(default)d)")
     running.add_argument("argv", nargs="+", metavar="CMD", help="the command, after --")

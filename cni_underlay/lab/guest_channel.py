@@ -27,10 +27,12 @@ _KILLED = 137  # what `timeout -s KILL` leaves
 
 
 def make(directory: Path) -> list[str]:
-    """Make the FIFOs; the chardev options that give them to QEMU."""
+    """Make the FIFOs, afresh for each boot; the chardev options that give them to QEMU."""
     for number in range(PORTS):
         for end in ("in", "out"):
-            os.mkfifo(directory / f"channel{number}.{end}", 0o600)
+            path = directory / f"channel{number}.{end}"
+            path.unlink(missing_ok=True)
+            os.mkfifo(path, 0o600)
     return [f"pipe,path={directory / f'channel{number}'}" for number in range(PORTS)]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from pathlib import Path
 
 from cni_underlay.lab import guest_channel, wiring
 from cni_underlay.lab.errors import GuestError
+from cni_underlay.lab.guest_hardware import Hardware, command_line, tap
+from cni_underlay.lab.guest_initramfs import initramfs
 from cni_underlay.lab.guest_kernel import kernel
-from cni_underlay.lab.guest_machine import Machine, command_line, tap
 from cni_underlay.lab.host import Host
 from cni_underlay.lab.process import Processes, ProcessId, tail
 from cni_underlay.lab.topology import VmSpec
@@ -49,18 +51,33 @@ class GuestVm(Host):
         """Its QEMU, or None where it does not run."""
         return self._processes.find(self._name)
 
+    def power_off(self) -> None:
+        """Pull its plug; nothing happens where it is off."""
+        self._processes.end(self._name, signal.SIGKILL)
+
+    def power_on(self) -> None:
+        """Boot it and wait until it is ready; raises `LabError`."""
+        self.launch()
+        self.wait_until_ready()
+
     def launch(self) -> None:
         """Start QEMU, without waiting for the guest: `wait_until_ready` does."""
+        if self.process is not None:
+            raise GuestError(f"guest {self.name} runs already")
         self.directory.mkdir(parents=True, exist_ok=True)
-        machine = Machine(
-            kernel=kernel(),
+        cached = kernel()
+        hardware = Hardware(
+            image=cached.image,
+            initramfs=initramfs(cached),
             memory=self.spec.memory,
             serial=self._serial,
             settings=_settings(self.spec),
             ports=guest_channel.make(self.directory),
             devices=tap(wiring.port_name(self.name, 0), self.mac),
         )
-        self._processes.start(self._name, self._switch, command_line(machine), output=self._log, environment=os.environ)
+        self._processes.start(
+            self._name, self._switch, command_line(hardware), output=self._log, environment=os.environ
+        )
 
     def wait_until_ready(self) -> None:
         """Wait until the guest executes commands; `GuestError` with the end of its console where it dies or hangs."""

@@ -62,6 +62,8 @@ class Lab:
         """
         if self._directory is not None:
             raise LabError(f"lab {self.id} is up already")
+        if os.geteuid() != 0:
+            raise LabError("a lab needs root: it makes network namespaces")
         owner = ProcessId.of(os.getpid()) if source is None else None
         directory = registry.create(self.topology, os.path.realpath(source) if source else "", owner)
         with contextlib.ExitStack() as undo:
@@ -75,8 +77,9 @@ class Lab:
         """Take everything away; nothing happens where nothing is up."""
         if self._directory is not None:
             demolish(self._directory)
-            if self._processes is not None:
-                self._processes.collect()
+            for node in self.nodes:
+                node.agent.stop_listening()
+            self._running().collect()
         self._directory = None
         self._hosts.clear()
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cni_underlay import client
@@ -124,9 +125,13 @@ class Node(NamespaceHost):
         directory.mkdir(parents=True, exist_ok=True)
         for name in _PLUGINS:
             link = directory / name
-            if not link.is_symlink():
-                try:
-                    link.symlink_to(client.path())
-                except UnderlayError as error:
-                    raise LabError(str(error)) from error
+            with suppress(FileExistsError):
+                link.symlink_to(_client())
         return directory
+
+
+def _client() -> Path:
+    try:
+        return client.path()
+    except UnderlayError as error:
+        raise LabError(str(error)) from error

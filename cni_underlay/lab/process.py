@@ -75,7 +75,10 @@ class Processes:
 
     def open(self, namespace: Path, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:  # noqa: ANN401  # Popen's own
         """`subprocess.Popen` inside a namespace, as text; what still runs when the lab goes down is killed with it."""
-        child = netns.inside(namespace, lambda: subprocess.Popen(argv, text=True, **options))
+        try:
+            child = netns.inside(namespace, lambda: subprocess.Popen(argv, text=True, **options))
+        except FileNotFoundError as error:
+            raise LabError(f"{namespace.name}: {' '.join(argv)}: {error}") from error
         self._children.append(child)
         return child
 
@@ -122,7 +125,7 @@ class Processes:
                 signal.pidfd_send_signal(handle, number)
                 _wait(handle, f"{name} does not end on {number.name}")
         self._file(name).unlink(missing_ok=True)
-        for child in self._children:
+        for child in tuple(self._children):
             child.poll()
 
     def collect(self) -> None:

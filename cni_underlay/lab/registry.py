@@ -76,15 +76,13 @@ def create(topology: Topology, source: str, owner: ProcessId | None) -> LabDirec
     about = {"source": source, "owner": asdict(owner) if owner else None}
     (unborn / _TOPOLOGY).write_text(topology.text, encoding="utf-8")
     (unborn / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
-    return _read(unborn.rename(BASE / identity))
+    return LabDirectory(path=unborn.rename(BASE / identity), source=source, owner=owner)
 
 
 def labs() -> tuple[LabDirectory, ...]:
-    """Every lab on this machine, oldest first."""
-    if not BASE.exists():
-        return ()
-    paths = sorted((path for path in BASE.iterdir() if (path / _ABOUT).exists()), key=lambda path: path.stat().st_mtime)
-    return tuple(_read(path) for path in paths if not path.name.startswith(_UNBORN))
+    """Every lab on this machine, by id."""
+    paths = sorted(path for path in BASE.glob("*") if not path.name.startswith(_UNBORN))
+    return tuple(lab for path in paths if (lab := _read(path)) is not None)
 
 
 def find(reference: str) -> tuple[LabDirectory, ...]:
@@ -108,8 +106,12 @@ def tidy() -> None:
         BASE.rmdir()
 
 
-def _read(path: Path) -> LabDirectory:
-    about = json.loads((path / _ABOUT).read_bytes())
+def _read(path: Path) -> LabDirectory | None:
+    """None where another process has taken the lab down meanwhile."""
+    try:
+        about = json.loads((path / _ABOUT).read_bytes())
+    except FileNotFoundError:
+        return None
     owner = ProcessId(**about["owner"]) if about["owner"] else None
     return LabDirectory(path=path, source=about["source"], owner=owner)
 

@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from cni_underlay.store.private import open_file
+
 
 class Ballast:
     """A file of `size` bytes that is thrown away in need and laid up again when there is room."""
@@ -24,7 +26,7 @@ class Ballast:
     def lay_up(self) -> bool:
         """Whether the space is there now."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = open_file(self._path)
         except OSError:
             return False
         try:

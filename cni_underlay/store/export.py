@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cni_underlay.ipam.span import span_of
 from cni_underlay.records import Event, Lease, Pool, PoolUsage
 
 
@@ -37,10 +38,14 @@ def lease_document(lease: Lease) -> dict[str, Any]:
 
 
 def usage_document(usage: Iterable[PoolUsage], pools: Mapping[str, Pool]) -> list[dict[str, Any]]:
-    """Configured pools, used or not, then pools that only leases know of; `size` null where the ranges are unknown."""
+    """Configured pools, used or not, then pools that only leases know of.
+
+    All numbers count addresses. `size` (what the ranges can give away at all) and `free` are null where the ranges are
+    unknown: those of a network's inline ranges, or of a pool that is not configured any more.
+    """
     counts = {entry.pool: entry for entry in usage}
     names = sorted(pools) + sorted(name for name in counts if name not in pools)
-    return [_usage_row(name, counts.get(name), pools.get(name)) for name in names]
+    return [_usage_row(counts.get(name) or _unused(name), pools.get(name)) for name in names]
 
 
 def event_document(event: Event) -> dict[str, Any]:
@@ -61,13 +66,21 @@ def event_document(event: Event) -> dict[str, Any]:
     }
 
 
-def _usage_row(name: str, used: PoolUsage | None, pool: Pool | None) -> dict[str, Any]:
-    subnets = [str(entry.subnet) for ranges in pool.sets for entry in ranges] if pool else []
+def _unused(name: str) -> PoolUsage:
+    return PoolUsage(pool=name, leased=0, quarantined=0, reserved=0, foreign=0)
+
+
+def _usage_row(used: PoolUsage, pool: Pool | None) -> dict[str, Any]:
+    size = sum(span_of(pool.sets, slot).size for slot in range(len(pool.sets))) if pool else None
+    taken = used.leased + used.quarantined + used.reserved + used.foreign
     return {
-        "pool": name,
-        "subnets": subnets,
-        "leased": used.leased if used else 0,
-        "quarantined": used.quarantined if used else 0,
-        "reserved": used.reserved if used else 0,
-        "foreign": used.foreign if used else 0,
+        "pool": used.pool,
+        "subnets": list(dict.fromkeys(str(each.subnet) for ranges in pool.sets for each in ranges)) if pool else [],
+        "size": size,
+        "leased": used.leased,
+        "quarantined": used.quarantined,
+        "reserved": used.reserved,
+        "foreign": used.foreign,
+        # Never below zero: a pool that was made smaller may have given away more than it has.
+        "free": None if size is None else max(0, size - taken),
     }

@@ -14,6 +14,7 @@ from cni_underlay.store.ballast import Ballast
 from cni_underlay.store.commits import Operation, Weight
 from cni_underlay.store.loading import begin_boot, book_of
 from cni_underlay.store.lock import LedgerLock
+from cni_underlay.store.private import make_directories
 from cni_underlay.store.writer import Writer
 
 Operations = Sequence[Operation[object]]
@@ -21,6 +22,7 @@ Operations = Sequence[Operation[object]]
 _COMMITS_PER_CHECKPOINT = 100  # about 4 MB of log: ten pages of 4 kB a commit
 _LAY_UP_SECONDS = 5.0  # between two tries to get the reserve of space back
 _LOG = 4 << 20  # bytes
+_PLENTY = 64 << 20  # below this much free space the log grows as it can
 _ROOM = 64 << 10  # bytes: one commit's pages in the log, and one more page of everything it touches
 
 
@@ -49,9 +51,8 @@ class Ledger:
             self.writer = Writer(connection)
             self._connect(connection)
             undo.callback(self._reader.close)
-            begin_boot(self.writer, now)
             self.book = book_of(connection)
-            with suppress(sqlite3.Error):  # a disk without that much room: the log grows as it can
+            if _free(os.statvfs(path.parent)) >= _PLENTY:
                 opening.lay_out(connection, _LOG)
             self._ballast.lay_up()
             undo.pop_all()
@@ -90,11 +91,10 @@ class Ledger:
     def require_writable(self) -> None:
         """Raise `StoreUnavailableError` when the next commit is bound to fail, as far as the file system tells."""
         with self._translated("written"):
-            state = os.statvfs(self.path.parent)
-        if state.f_flag & os.ST_RDONLY:
+            space = os.statvfs(self.path.parent)
+        if space.f_flag & os.ST_RDONLY:
             raise StoreUnavailableError(f"the ledger {self.path} is on a read-only file system")
-        # What is kept back for root counts, as the agent is root.
-        free = state.f_bfree * state.f_frsize
+        free = _free(space)
         if free < _ROOM or self._starved:
             raise StoreUnavailableError(f"the ledger {self.path} has {free} bytes of disk space left: make room there")
 
@@ -111,13 +111,22 @@ class Ledger:
 
     def _opened(self, now: Instant) -> tuple[sqlite3.Connection, opening.Damage | None]:
         try:
-            return opening.open_trusted(self.path, now)
+            return self._begun(now)
         except sqlite3.Error as error:
-            # A full disk may not have room for the log's index; the agent has to start for DELs to be taken.
+            # The agent has to start on a full disk, too, for DELs to be taken.
             if not _says_full(error) or not self._ballast.throw():
                 raise
             self._starved = True
-            return opening.open_trusted(self.path, now)
+            return self._begun(now)
+
+    def _begun(self, now: Instant) -> tuple[sqlite3.Connection, opening.Damage | None]:
+        connection, damage = opening.open_trusted(self.path, now)
+        try:
+            begin_boot(Writer(connection), now)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, damage
 
     def _beside(self) -> sqlite3.Connection:
         # mode=rw: a file that somebody removed must not come back empty because we looked.
@@ -206,7 +215,7 @@ class Ledger:
         raise sqlite3.OperationalError("another file has taken the ledger's place; restart the agent to use that")
 
     def _rewrite(self) -> None:
-        opening.prepare_directory(self.path)
+        make_directories(self.path.parent)
         if not self._lock.stands():
             lock = LedgerLock(self.path.with_suffix(".lock"))
             self._lock.release()
@@ -252,6 +261,11 @@ class Ledger:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
+
+
+def _free(space: os.statvfs_result) -> int:
+    """Bytes, with those that are kept back for root, as the agent is."""
+    return space.f_bfree * space.f_frsize
 
 
 def _says_full(error: Exception) -> bool:

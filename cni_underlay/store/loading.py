@@ -48,4 +48,5 @@ def begin_boot(writer: Writer, now: Instant) -> None:
     boot = writer.boot(now.boot_id)
     anew = "UPDATE address SET uptime = ?, boot = ? WHERE state = 'quarantined' AND boot <> ?"
     connection.execute(anew, (now.uptime, boot, boot))
+    connection.execute("DELETE FROM terms WHERE id NOT IN (SELECT terms FROM lease)")
     connection.execute("COMMIT")

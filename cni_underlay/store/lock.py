@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cni_underlay.errors import StoreUnavailableError
+from cni_underlay.store.private import open_file
 
 
 class LedgerLock:
@@ -13,8 +14,8 @@ class LedgerLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Python opens close-on-exec: a delegate or a mount helper must not keep the lock of a dead agent.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        # Close-on-exec: a delegate or a mount helper must not keep the lock of a dead agent.
+        self._descriptor = open_file(path)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

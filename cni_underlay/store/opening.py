@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cni_underlay.errors import StoreUnavailableError
 from cni_underlay.records import Instant
+from cni_underlay.store.private import make_directories, open_file
 
 APPLICATION_ID = 0x554E444C  # "UNDL", for file(1) and for whoever finds the file alone
 # Entry n brings a ledger of version n to n + 1.
@@ -37,21 +38,10 @@ class Damage:
 
 
 def prepare(path: Path) -> None:
-    """Directory 0700 and file 0600, whatever the umask; what exists keeps its mode. Raises `OSError`."""
-    prepare_directory(path)
+    """Make the empty file and the directories above it where they are missing. Raises `OSError`."""
+    make_directories(path.parent)
     # Not through SQLite, which takes the umask; the files beside it (-wal, -shm) inherit this one's mode.
-    with suppress(FileExistsError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
-
-
-def prepare_directory(path: Path) -> None:
-    """The directories above `path`, made where they are missing."""
-    missing = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
-    for directory in reversed(missing):
-        directory.mkdir(0o700)
-        directory.chmod(0o700)
+    os.close(open_file(path))
 
 
 def connect(path: Path) -> sqlite3.Connection:

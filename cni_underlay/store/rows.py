@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from itertools import groupby
 from operator import itemgetter
@@ -194,8 +195,13 @@ def _address(row: Row) -> LeasedAddress:
         pool=restored(pool),
         slot=slot,
         interface=kind((int.from_bytes(blob), prefix)),
-        gateway=None if gateway is None else address_from(gateway),
+        gateway=_gateway(gateway),
     )
+
+
+@lru_cache(maxsize=64)  # one for each subnet
+def _gateway(blob: bytes | None) -> IPAddress | None:
+    return None if blob is None else address_from(blob)
 
 
 def _event(row: Row) -> Event:

@@ -159,7 +159,8 @@ class SQLiteStore:
         with self._ledger.guard:
             due = self._ledger.book.overdue(now.uptime)
         freed = self._run(partial(self._tidy, now), Weight.LIGHT) if due else 0
-        self.flush_marks()
+        with suppress(StoreUnavailableError):  # they wait in memory for a better moment
+            self.flush_marks()
         self._ledger.maintain(now)
         return freed
 

@@ -33,6 +33,9 @@ _EVENT = """
 """
 
 
+_REMEMBERED = 1000  # row numbers of each kind; a network's leases share theirs
+
+
 class Disagreement(sqlite3.IntegrityError):
     """The ledger's own constraints refuse what the book allowed: the book is not what the ledger says."""
 
@@ -158,6 +161,8 @@ class Writer:
         return self._number(self._terms, "terms", "body", body)
 
     def _number(self, known: dict[str, int], table: str, column: str, value: str) -> int:
+        if len(known) > _REMEMBERED:
+            known.clear()
         if value not in known:
             insert = f"INSERT INTO {table} ({column}) VALUES (?) ON CONFLICT DO NOTHING"  # noqa: S608  # constants
             self.connection.execute(insert, (stored(value),))

@@ -2,28 +2,18 @@
 
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
-from .bed.calls import Caller
-from .bed.network import Network, Pod, addresses, hosts, inline, network_conf, own_interface, range4, range6
+from .bed.network import Network, Pod, addresses, hosts, inline, network_conf, range4, range6
 from .bed.node import GATEWAY4, GATEWAY6, MACHINE4, MACHINE6, NODE4, Node
 
 spec = pytest.mark.spec
 
-# Ranges of few addresses, for counting: .225 to .230, without the gateway .225 that a subnet has by itself.
-SMALL = {"subnet": "10.89.0.224/29", "gateway": "10.89.0.225"}
-SMALL_ADDRESSES = [f"10.89.0.{last}" for last in range(226, 231)]
-
 
 def _conf(datapath: str = "veth", **more: Any) -> dict[str, Any]:
     return network_conf("add", datapath=datapath, version="1.1.0", ipam=inline(), **more)
-
-
-def _call(pod: Pod, **more: Any) -> dict[str, Any]:
-    return {"container": pod.container, "netns": pod.path, "ifname": "eth0"} | more
 
 
 @spec("A-1", "A-16")
@@ -40,26 +30,22 @@ def test_the_container_reaches_gateway_machine_and_node_both_ways(
 
 @spec("A-1", "A-2")
 @pytest.mark.parametrize("kind", ["bridge", "veth"])
-def test_an_existing_interface_of_that_name_is_left_alone(
-    cni: Caller, node: Node, pod: Pod, datapath: str, kind: str
-) -> None:
+def test_an_existing_interface_of_that_name_is_left_alone(node: Node, pod: Pod, datapath: str, kind: str) -> None:
     peer = " peer name other" if kind == "veth" else ""
     pod.configure(f"link add eth0 type {kind}{peer}", "addr add 192.0.2.1/24 dev eth0", "link set eth0 up")
     before = node.state(), pod.state()
-    cni("ADD", _conf(datapath), **_call(pod)).refuse(102, 103, 7, 100, 999)
+    node.call(pod, "ADD", _conf(datapath)).refuse(102, 103, 7, 100, 999)
     assert (node.state(), pod.state()) == before
 
 
 @spec("A-3")
 @pytest.mark.parametrize("kind", ["bridge", "veth"])
-def test_a_del_after_a_refused_add_removes_nothing_of_others(
-    cni: Caller, node: Node, pod: Pod, datapath: str, kind: str
-) -> None:
+def test_a_del_after_a_refused_add_removes_nothing_of_others(node: Node, pod: Pod, datapath: str, kind: str) -> None:
     peer = " peer name other" if kind == "veth" else ""
     pod.configure(f"link add eth0 type {kind}{peer}", "addr add 192.0.2.1/24 dev eth0", "link set eth0 up")
     before = node.state(), pod.state()
-    assert cni("ADD", _conf(datapath), **_call(pod)).status != 0
-    cni("DEL", _conf(datapath), **_call(pod)).succeed()
+    assert node.call(pod, "ADD", _conf(datapath)).status != 0
+    node.call(pod, "DEL", _conf(datapath)).succeed()
     assert (node.state(), pod.state()) == before
 
 
@@ -135,12 +121,12 @@ def test_an_attachment_can_be_made_again_two_hundred_times(
 ) -> None:
     own = network(ipam=inline([range4(16, 31)]))
     before = pod.state()
-    node.cni("ADD", own.conf, **_call(pod)).succeed()
-    node.cni("DEL", own.conf, **_call(pod)).succeed()
+    node.call(pod, "ADD", own.conf).succeed()
+    node.call(pod, "DEL", own.conf).succeed()
     descriptors = node.descriptors()
     for _ in range(200):
-        node.cni("ADD", own.conf, **_call(pod)).succeed()
-        node.cni("DEL", own.conf, **_call(pod)).succeed()
+        node.call(pod, "ADD", own.conf).succeed()
+        node.call(pod, "DEL", own.conf).succeed()
     assert pod.state() == before
     assert own.leases() == []
     assert node.descriptors() <= descriptors + 2
@@ -221,188 +207,6 @@ def test_a_previous_result_is_kept_and_ours_appended(network: Callable[..., Netw
     assert {entry["address"] for entry in result["ips"][1:]} == pod.addresses("eth0")
 
 
-@spec("A-11", "D-2", "S-5")
-def test_an_exhausted_range_is_told_and_one_del_frees_one_address(
-    network: Callable[..., Network], pods: Callable[[], Pod]
-) -> None:
-    own = network(ipam=inline([SMALL]))
-    holders = [pods() for _ in SMALL_ADDRESSES]
-    assert sorted(hosts(own.add(holder).result)[0] for holder in holders) == SMALL_ADDRESSES
-    late = pods()
-    before = late.state()
-    error = own.add(late).refuse(11)
-    assert "no free address" in error["msg"]
-    assert own.name in error["msg"]
-    own.delete(late).succeed()
-    assert late.state() == before
-    assert len(own.leases()) == len(SMALL_ADDRESSES)
-    freed = hosts(own.result(holders[2]))
-    own.delete(holders[2]).succeed()
-    assert hosts(own.add(late).result) == freed
-    own.add(holders[2]).refuse(11)
-
-
-@spec("A-12")
-def test_no_address_that_is_anybody_elses_is_handed_out(
-    network: Callable[..., Network], pods: Callable[[], Pod]
-) -> None:
-    second = {"subnet": "10.89.0.232/29", "rangeStart": "10.89.0.236", "gateway": "10.89.0.227"}
-    own = network(ipam=inline([SMALL, second]))
-    given = []
-    while (outcome := own.add(pods())).status == 0:
-        given += hosts(outcome.result)
-    expected = [address for address in SMALL_ADDRESSES if address != "10.89.0.227"]
-    assert sorted(given) == [*expected, *(f"10.89.0.{last}" for last in range(236, 239))]
-
-
-@spec("A-12")
-def test_an_ipv6_range_has_no_anycast_address_and_keeps_its_bounds(
-    network: Callable[..., Network], pods: Callable[[], Pod]
-) -> None:
-    own = network(ipam=inline([{"subnet": "fd00:89::/125", "gateway": GATEWAY6}]))
-    given = []
-    while (outcome := own.add(pods())).status == 0:
-        given += hosts(outcome.result)
-    assert sorted(given) == [f"fd00:89::{last}" for last in range(2, 8)]
-
-
-@spec("A-13")
-def test_a_freed_address_is_not_the_next_one_given(network: Callable[..., Network], pod: Pod) -> None:
-    own = network(ipam=inline([SMALL]))
-    given = []
-    for _ in range(2 * len(SMALL_ADDRESSES)):
-        given += hosts(own.add(pod).result)
-        own.delete(pod).succeed()
-    assert given == SMALL_ADDRESSES * 2
-
-
-@spec("A-14", "K-2")
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"extra": {"runtimeConfig": {"ips": ["10.89.0.99"]}}},
-        {"extra": {"runtimeConfig": {"ips": ["10.89.0.99/24"]}}},
-        {"extra": {"args": {"cni": {"ips": ["10.89.0.99"]}}}},
-        {"args": "IP=10.89.0.99"},
-        {"args": "IgnoreUnknown=1;IP=10.89.0.99/24"},
-    ],
-    ids=str,
-)
-def test_a_requested_address_is_given(network: Callable[..., Network], pod: Pod, asked: dict[str, Any]) -> None:
-    own = network()
-    assert hosts(own.add(pod, **asked).result)[0] == "10.89.0.99"
-    assert "10.89.0.99" in {address.partition("/")[0] for address in pod.addresses("eth0")}
-
-
-@spec("A-14", "A-2")
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        ["10.89.0.1"],
-        ["10.89.0.0"],
-        ["10.89.0.255"],
-        ["10.89.0.5"],
-        ["192.0.2.9"],
-        ["10.89.0.98", "10.89.0.99"],
-        ["10.89.0.99", "192.0.2.9"],
-        ["fd00:89::1"],
-        ["fd00:89::9"],
-        ["nonsense"],
-        ["10.89.0.256"],
-        ["10.89.0.99/40"],
-        ["0.0.0.0"],
-        ["10.89.0.99%eth0"],
-        [""],
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("source", ["runtimeConfig", "args", "CNI_ARGS"])
-@pytest.mark.usefixtures("unchanged")
-def test_an_address_that_cannot_be_given_is_refused(cni: Caller, pod: Pod, wanted: list[str], source: str) -> None:
-    conf, args = _conf(), ""
-    if source == "runtimeConfig":
-        conf["runtimeConfig"] = {"ips": wanted}
-    elif source == "args":
-        conf["args"] = {"cni": {"ips": wanted}}
-    elif wanted == [""]:
-        pytest.skip("an empty IP in CNI_ARGS asks for nothing")
-    else:
-        args = f"IP={','.join(wanted)}"
-    cni("ADD", conf, args=args, **_call(pod)).refuse(4, 7)
-
-
-@spec("A-14")
-def test_a_requested_address_in_use_is_refused_and_its_owner_keeps_it(
-    network: Callable[..., Network], pods: Callable[[], Pod]
-) -> None:
-    own = network()
-    owner, other = pods(), pods()
-    (taken, _) = hosts(own.add(owner).result)
-    before = other.state()
-    own.add(other, extra={"runtimeConfig": {"ips": [taken]}}).refuse(11)
-    own.delete(other).succeed()
-    assert other.state() == before
-    own.check(owner).succeed()
-    assert len(own.leases()) == 1
-
-
-@spec("A-15", "R-5")
-@pytest.mark.parametrize(
-    ("asked", "mac"),
-    [
-        ({"extra": {"runtimeConfig": {"mac": "02:11:22:33:44:55"}}}, "02:11:22:33:44:55"),
-        ({"extra": {"runtimeConfig": {"mac": "C2-11-22-33-44-AA"}}}, "c2:11:22:33:44:aa"),
-        ({"extra": {"args": {"cni": {"mac": "02:11:22:33:44:56"}}}}, "02:11:22:33:44:56"),
-        ({"args": "MAC=02:11:22:33:44:57"}, "02:11:22:33:44:57"),
-        ({"extra": {"mac": "02:11:22:33:44:58"}}, "02:11:22:33:44:58"),
-        (
-            {
-                "extra": {
-                    "mac": "02:00:00:00:00:01",
-                    "args": {"cni": {"mac": "02:00:00:00:00:02"}},
-                    "runtimeConfig": {"mac": "02:00:00:00:00:03"},
-                },
-                "args": "MAC=02:00:00:00:00:04",
-            },
-            "02:00:00:00:00:03",
-        ),
-        (
-            {"extra": {"mac": "02:00:00:00:00:01", "args": {"cni": {"mac": "02:00:00:00:00:02"}}}, "args": "MAC=junk"},
-            "02:00:00:00:00:02",
-        ),
-    ],
-)
-def test_a_requested_mac_is_set_and_answered(
-    network: Callable[..., Network], pod: Pod, datapath: str, asked: dict[str, Any], mac: str
-) -> None:
-    result = network(datapath=datapath).add(pod, **asked).result
-    link = pod.link("eth0")
-    assert link
-    assert own_interface(result)["mac"] == link["address"] == mac
-    assert pod.reaches(GATEWAY4)
-
-
-@spec("A-15", "A-2")
-@pytest.mark.parametrize(
-    "mac",
-    [
-        *("junk", "02:11:22:33:44", "02:11:22:33:44:55:66", "02:11:22:33:44:5g", "01:00:5e:00:00:01"),
-        *("ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "02:11:22:33:44:55 ", "0211.2233.4455"),
-    ],
-)
-@pytest.mark.parametrize("source", ["runtimeConfig", "args", "CNI_ARGS", "configuration"])
-@pytest.mark.usefixtures("unchanged")
-def test_an_impossible_mac_is_refused(cni: Caller, pod: Pod, mac: str, source: str) -> None:
-    more: dict[str, Any] = {
-        "runtimeConfig": {"runtimeConfig": {"mac": mac}},
-        "args": {"args": {"cni": {"mac": mac}}},
-        "CNI_ARGS": {},
-        "configuration": {"mac": mac},
-    }[source]
-    args = f"MAC={mac}" if source == "CNI_ARGS" else ""
-    cni("ADD", _conf(**more), args=args, **_call(pod)).refuse(4, 7)
-
-
 @spec("A-16")
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_gateway_answers_the_first_packet(
@@ -445,23 +249,10 @@ def test_nothing_is_masqueraded_and_nothing_of_it_stays(
     ids=str,
 )
 @pytest.mark.usefixtures("unchanged")
-def test_an_add_that_fails_half_way_leaves_nothing(
-    cni: Caller, pod: Pod, datapath: str, change: dict[str, Any]
-) -> None:
-    outcome = cni("ADD", _conf(datapath) | change, **_call(pod))
+def test_an_add_that_fails_half_way_leaves_nothing(node: Node, pod: Pod, datapath: str, change: dict[str, Any]) -> None:
+    outcome = node.call(pod, "ADD", _conf(datapath) | change)
     if outcome.status == 0:  # veth routes everything through its own next hop, so some of these can be done there
         assert datapath == "veth"
-        cni("DEL", _conf(datapath) | change, **_call(pod)).succeed()
+        node.call(pod, "DEL", _conf(datapath) | change).succeed()
     else:
         assert outcome.code not in (3, 5, 999)
-
-
-@spec("A-12", "A-13")
-def test_a_new_lease_never_is_one_that_is_held(network: Callable[..., Network], pods: Callable[[], Pod]) -> None:
-    own = network(ipam=inline([range4(16, 40)]))
-    held = {}
-    for _ in range(12):
-        pod = pods()
-        held[pod.container] = hosts(own.add(pod).result)[0]
-    assert len(set(held.values())) == len(held)
-    assert all(16 <= int(ip_address(address)) & 255 <= 40 for address in held.values())

@@ -349,9 +349,9 @@ def test_a_real_failure_is_not_told_in_words_that_a_library_takes_for_success(
 
 
 @spec("D-11", "P-1")
-def test_a_missing_delegate_is_a_failure_of_del_in_other_words(cni: Caller, pod: Pod) -> None:
+def test_a_missing_delegate_is_a_failure_of_del_in_other_words(node: Node, pod: Pod) -> None:
     conf = network_conf("missing", datapath="veth", version="1.0.0", ipam={"type": "nobody-has-this"})
-    error = cni("DEL", conf, container=pod.container, netns=pod.path, ifname="eth0").error
+    error = node.call(pod, "DEL", conf).error
     assert "nobody-has-this" in error["msg"]
 
 

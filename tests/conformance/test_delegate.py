@@ -12,7 +12,7 @@ from .bed.calls import Caller
 from .bed.chain import TOOLS
 from .bed.forms import OLD, require_form
 from .bed.netns import unique
-from .bed.network import VERSIONS, Network, Pod, hosts, inline, range4, range6
+from .bed.network import VERSIONS, Network, Pod, addresses, hosts, inline, range4, range6
 from .bed.node import GATEWAY4, MASTER, Node
 
 spec = pytest.mark.spec
@@ -40,7 +40,7 @@ def test_a_delegate_answers_addresses_and_makes_no_link(
     result = own.add(pod).result
     require_form(result, version)
     assert "interfaces" not in result
-    assert [address.partition(".")[0] for address in hosts(result)] == ["10", "fd00:89::1000"]
+    assert [":" in address for address in hosts(result)] == [False, True]
     if version not in OLD:
         assert not any("interface" in entry for entry in result["ips"])
         assert result["routes"] == IPAM["routes"]
@@ -143,7 +143,7 @@ def test_a_delegate_that_cannot_answer_in_the_old_form_keeps_nothing(
 
 @spec("P-9")
 @pytest.mark.parametrize("ipam", [None, {}, {"type": "host-local"}], ids=str)
-@pytest.mark.parametrize("verb", ["ADD", "CHECK", "STATUS"])
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
 def test_the_delegates_name_without_a_block_of_ours_is_refused(cni: Caller, pod: Pod, verb: str, ipam: Any) -> None:
     conf = {"cniVersion": "1.1.0", "name": "n", "type": "macvlan", "ipam": ipam, "prevResult": {"ips": []}}
     call = {"container": pod.container, "netns": pod.path, "ifname": "eth0"}
@@ -174,15 +174,18 @@ def bridge_name(node: Node) -> Iterator[str]:
 def test_the_reference_plugins_execute_us(
     network: Callable[..., Network], pod: Pod, kind: str, version: str, bridge_name: str
 ) -> None:
-    subnet = {"subnet": "10.89.0.0/24", "rangeStart": "10.89.0.217", "gateway": GATEWAY4}
+    # ptp and bridge give the gateway's address to an interface of the node: that may not be the segment's.
+    base = "10.89.0" if kind == "macvlan" else "10.88.0"
+    subnet = {"subnet": f"{base}.0/24", "rangeStart": f"{base}.217", "gateway": f"{base}.1"}
     ipam = {"type": "underlay-ipam", "ranges": [[subnet]], "routes": [{"dst": "0.0.0.0/0"}]}
     own = network(version=version, plugin=kind, ipam=ipam, **_reference(kind, bridge_name))
     tools: dict[str, str | bytes | None] = dict(TOOLS)
     result = own.add(pod, env=tools).result
     require_form(result, version)
-    assert hosts(result) == ["10.89.0.217"]
-    assert pod.addresses("eth0") == {"10.89.0.217/24"}
-    assert pod.reaches(GATEWAY4)
+    (address,) = addresses(result)
+    assert address.startswith(f"{base}.2")
+    assert pod.addresses("eth0") == {address}
+    assert pod.reaches(f"{base}.1")
     if version >= "0.4.0":
         own.check(pod, env=tools).succeed()
     assert [lease["datapath"] for lease in own.leases()] == ["none"]

@@ -42,9 +42,9 @@ EACH_REQUIRED = [(verb, name) for verb, names in REQUIRED.items() for name in na
 @pytest.mark.parametrize(("verb", "name"), EACH_REQUIRED)
 @pytest.mark.usefixtures("unchanged")
 def test_a_required_variable_that_is_empty_or_unset_is_named(
-    cni: Caller, pod: Pod, verb: str, name: str, value: str | None
+    node: Node, pod: Pod, verb: str, name: str, value: str | None
 ) -> None:
-    outcome = cni(verb, CONF, container=pod.container, netns=pod.path, ifname="eth0", env={name: value})
+    outcome = node.call(pod, verb, CONF, env={name: value})
     message = outcome.refuse(4)["msg"]
     assert name in message
     assert [other for other in REQUIRED[verb] if other != name and other in message] == []
@@ -71,8 +71,8 @@ def test_nothing_but_a_delegate_needs_a_path(network: Callable[..., Network], po
 @spec("E-4")
 @pytest.mark.parametrize("verb", ["add", "Add", "ADD ", " ADD", "ADDED", "CREATE", "del", "version", "ADD\n", "\x01"])
 @pytest.mark.usefixtures("unchanged")
-def test_an_unknown_command_is_an_error_that_repeats_it(cni: Caller, pod: Pod, verb: str) -> None:
-    error = cni(verb, CONF, container=pod.container, netns=pod.path, ifname="eth0").refuse(4)
+def test_an_unknown_command_is_an_error_that_repeats_it(node: Node, pod: Pod, verb: str) -> None:
+    error = node.call(pod, verb, CONF).refuse(4)
     assert verb in error["msg"]
 
 
@@ -181,9 +181,9 @@ def test_a_name_that_the_kernel_treats_specially_is_refused_and_leaves_nothing(
     ids=["id before json", "missing before json", "name before json", "json", "name before version", "version"],
 )
 def test_of_several_faults_the_first_in_the_librarys_order_is_told(
-    cni: Caller, pod: Pod, env: dict[str, str | bytes | None], stdin: bytes, code: int
+    node: Node, pod: Pod, env: dict[str, str | bytes | None], stdin: bytes, code: int
 ) -> None:
-    cni("ADD", stdin, container=pod.container, netns=pod.path, ifname="eth0", env=env).refuse(code)
+    node.call(pod, "ADD", stdin, env=env).refuse(code)
 
 
 @spec("E-12")

@@ -39,9 +39,9 @@ def test_only_an_add_prints_and_it_prints_one_object(network: Callable[..., Netw
 @spec("O-1", "O-3", "O-4", "O-6")
 @pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL", "GC", "STATUS"])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_error_is_one_object_in_the_configurations_version(cni: Caller, pod: Pod, verb: str, version: str) -> None:
+def test_an_error_is_one_object_in_the_configurations_version(node: Node, pod: Pod, verb: str, version: str) -> None:
     conf = CONF | {"cniVersion": version, "name": ""}
-    outcome = cni(verb, conf, container=pod.container, netns=pod.path, ifname="eth0")
+    outcome = node.call(pod, verb, conf)
     assert outcome.status == 1
     assert outcome.error["cniVersion"] == version
     assert outcome.stderr == b""
@@ -49,8 +49,8 @@ def test_an_error_is_one_object_in_the_configurations_version(cni: Caller, pod: 
 
 @spec("O-4")
 @pytest.mark.parametrize("stdin", [b"", b"{", b"[]", b'{"cniVersion": 5}', b'{"cniVersion": "7.0.0", "name": "a"}'])
-def test_an_error_about_an_unknown_version_is_in_the_newest(cni: Caller, pod: Pod, stdin: bytes) -> None:
-    outcome = cni("ADD", stdin, container=pod.container, netns=pod.path, ifname="eth0")
+def test_an_error_about_an_unknown_version_is_in_the_newest(node: Node, pod: Pod, stdin: bytes) -> None:
+    outcome = node.call(pod, "ADD", stdin)
     assert outcome.error["cniVersion"] == VERSIONS[-1]
 
 
@@ -85,7 +85,7 @@ def test_an_add_whose_reader_has_gone_is_undone(node: Node, pod: Pod, unchanged:
     os.close(read)
     conf = CONF | {"datapath": datapath}
     try:
-        outcome = node.cni("ADD", conf, container=pod.container, netns=pod.path, ifname="eth0", stdout=write)
+        outcome = node.call(pod, "ADD", conf, stdout=write)
     finally:
         os.close(write)
     assert outcome.status != 0
@@ -94,7 +94,7 @@ def test_an_add_whose_reader_has_gone_is_undone(node: Node, pod: Pod, unchanged:
 @spec("O-8", "A-2")
 def test_an_add_whose_result_finds_no_room_is_undone(node: Node, pod: Pod, unchanged: None) -> None:
     with Path("/dev/full").open("wb") as full:
-        outcome = node.cni("ADD", CONF, container=pod.container, netns=pod.path, ifname="eth0", stdout=full)
+        outcome = node.call(pod, "ADD", CONF, stdout=full)
     assert outcome.status != 0
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from .bed.calls import Caller
 from .bed.forms import OLD, WITH_FAMILY, require_form
 from .bed.network import VERSIONS, Network, Pod, addresses, hosts, inline, own_interface, range4, range6
 from .bed.node import GATEWAY4, GATEWAY6, MASTER, Node
@@ -218,20 +217,20 @@ def test_an_ipv6_address_is_usable_when_add_returns(network: Callable[..., Netwo
 @pytest.mark.parametrize("version", OLD)
 @pytest.mark.usefixtures("unchanged")
 def test_an_old_form_refuses_two_addresses_of_one_family_and_gives_them_back(
-    cni: Caller, pod: Pod, datapath: str, version: str
+    node: Node, pod: Pod, datapath: str, version: str
 ) -> None:
     ipam = {"type": "underlay-ipam", "ranges": [[range4(16, 99)], [range4(100, 200)]]}
     conf = {"cniVersion": version, "name": "two", "type": "underlay", "datapath": datapath, "ipam": ipam}
-    error = cni("ADD", conf, container=pod.container, netns=pod.path, ifname="eth0").refuse(7)
+    error = node.call(pod, "ADD", conf).refuse(7)
     assert "IPv4" in error["msg"]
 
 
 @spec("R-1", "A-2")
 @pytest.mark.parametrize("version", OLD)
 @pytest.mark.usefixtures("unchanged")
-def test_an_old_form_refuses_an_interface_without_addresses(cni: Caller, pod: Pod, version: str) -> None:
+def test_an_old_form_refuses_an_interface_without_addresses(node: Node, pod: Pod, version: str) -> None:
     conf = {"cniVersion": version, "name": "none", "type": "underlay", "datapath": "macvlan", "master": MASTER}
-    cni("ADD", conf, container=pod.container, netns=pod.path, ifname="eth0").refuse(7)
+    node.call(pod, "ADD", conf).refuse(7)
 
 
 @spec("R-1")

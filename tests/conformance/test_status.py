@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,10 +61,10 @@ def test_a_master_without_carrier_is_code_51(
     assert spare_master in own.status().refuse(51)["msg"]
 
 
-def _is_peer(node: Node, link: dict[str, object], master: str) -> bool:
+def _is_peer(node: Node, link: dict[str, Any], master: str) -> bool:
     end = node.host.link(master)
     assert end
-    return link["ifindex"] == end["link_index"]
+    return bool(link["ifindex"] == end["link_index"])
 
 
 @spec("S-3", "J-14")
@@ -109,7 +110,7 @@ def test_an_exhausted_range_is_code_50_where_that_is_wanted(
 def test_every_set_of_ranges_needs_room(
     networks: Callable[..., Network], strict_node: Node, pods: Callable[[], Pod]
 ) -> None:
-    own = networks(strict_node, ipam=inline([range4()], [{"subnet": "fd00:89::fff0/127"}]))
+    own = networks(strict_node, ipam=inline([range4()], [{"subnet": "fd00:89::fff0/126"}]))
     while own.add(pods()).status == 0:
         pass
     own.status().refuse(50)

@@ -2,13 +2,14 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from cni_underlay.lab import registry
+from cni_underlay.lab import registry, runtime
 from cni_underlay.lab.errors import CniError, LabError
 from cni_underlay.lab.fixtures import MakeLab
 from cni_underlay.lab.lab import Lab
@@ -98,6 +99,21 @@ def test_a_stopped_agent_says_so_in_its_log(node: Node) -> None:
     node.stop_agent()
     assert '"msg":"stopped"' in node.agent.log.read_text()
     node.start_agent()
+
+
+def test_an_agent_takes_another_configuration(node: Node) -> None:
+    other = {"name": "other", "ranges": [{"subnet": "10.1.0.0/24", "range": "10.1.0.200-10.1.0.210"}]}
+    node.agent.configure({"pools": [POOL, other]})
+    node.agent.reload()
+    deadline = time.monotonic() + 10
+    while '"pools":["app","other"]' not in node.agent.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    pod = node.pod("moved")
+    pod.add(runtime.conflist("veth", ["other"]))
+    assert pod.address == ip_address("10.1.0.200")
+    pod.delete()
+    node.remove_pod("moved")
 
 
 def test_a_node_without_agent_says_so(lab: Lab) -> None:

@@ -57,7 +57,8 @@ def test_nothing_is_left_of_a_lab_with_everything(lab_name: str, traces: Traces)
         inodes = {inode for _, inode in namespaces_of(lab)}
         assert len(inodes) == 4  # switch, n, v, n's pod
         assert inodes <= mounted_namespaces()
-        assert sum(trace.split(": ")[0].isdecimal() for trace in traces()) == 3  # two HTTP servers, QEMU
+        # Two HTTP servers (which fork for a connection: one command, not one process), and QEMU.
+        assert len({command for pid, _, command in (t.partition(": ") for t in traces()) if pid.isdecimal()}) == 3
         assert own_network() == before
     assert traces() == []
     assert not inodes & mounted_namespaces()
@@ -231,6 +232,23 @@ def test_an_up_killed_at_any_time_is_taken_down(
         time.sleep(whole * (number + 1) / kills)
         up.kill()
         up.wait()
+        down(topology)
+        assert traces() == []
+
+
+def test_a_killed_down_can_be_finished(lab_file: LabFile, start_lab_command: StartLabCommand, traces: Traces) -> None:
+    topology = lab_file(SMALL)
+    assert start_lab_command("up", topology).wait(60) == 0
+    started = time.monotonic()
+    assert start_lab_command("down", topology).wait(60) == 0
+    whole = time.monotonic() - started
+    kills = 6
+    for number in range(kills):
+        assert start_lab_command("up", topology).wait(60) == 0
+        killed = start_lab_command("down", topology)
+        time.sleep(whole * (number + 1) / kills)
+        killed.kill()
+        killed.wait()
         down(topology)
         assert traces() == []
 

@@ -1,64 +1,70 @@
-"""macvlan on the real kernel: the pod on the segment, the node reaching it by its own link there, nobody else confused."""
+"""macvlan on the real kernel: the pod on the segment, the node reaching it by its own link, nobody else confused."""
 
 import threading
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 
+from cni_underlay.datapath.port import Wiring
 from cni_underlay.errors import InvalidConfigError
-from cni_underlay.records import DatapathKind
+from cni_underlay.records import DatapathKind, Route
+
+from . import values
+from .segment import Machine, Node, Segment, together
+from .traffic import Listen
 
 FAST = 200.0
 MACVLAN = DatapathKind.MACVLAN
 
 
 @pytest.fixture
-def host_link(node):
+def host_link(node: Node) -> str:
     """The name of the node's own link on its eth0."""
     return f"undh{node.json('link', 'show', 'dev', 'eth0')[0]['ifindex']}"
 
 
-def neighbour(machine, address):
+def neighbour(machine: Machine, address: str) -> str | None:
     """The MAC by which the machine knows an address."""
     found = [entry for entry in machine.json("neigh", "show") if entry["dst"] == address and "lladdr" in entry]
     return found[0]["lladdr"] if found else None
 
 
-def test_a_machine_and_a_pod_reach_each_other_at_once(segment, node, vm, make):
+def test_a_machine_and_a_pod_reach_each_other_at_once(segment: Segment, node: Node, vm: Machine) -> None:
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     assert vm.ping("10.9.0.20") < FAST
     assert vm.ping("2001:db8:9::14") < FAST
     assert pod.ping("10.9.0.9") < FAST
     assert pod.ping("2001:db8:9::9") < FAST
 
 
-def test_the_node_and_its_pod_reach_each_other_at_once(segment, node, make):
+def test_the_node_and_its_pod_reach_each_other_at_once(segment: Segment, node: Node) -> None:
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     assert pod.ping(node.address4) < FAST
     assert pod.ping(node.address6) < FAST
     assert node.ping("10.9.0.20") < FAST
     assert node.ping("2001:db8:9::14") < FAST
 
 
-def test_pods_of_one_and_of_two_nodes_reach_each_other(segment, node, make):
+def test_pods_of_one_and_of_two_nodes_reach_each_other(segment: Segment, node: Node) -> None:
     other = segment.node(3)
     first, second, third = segment.pod(), segment.pod(), segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), first.descriptor)
-    node.datapath.create(make.wiring(21, kind=MACVLAN), second.descriptor)
-    other.datapath.create(make.wiring(22, kind=MACVLAN), third.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), first.descriptor)
+    node.datapath.create(values.wiring(21, kind=MACVLAN), second.descriptor)
+    other.datapath.create(values.wiring(22, kind=MACVLAN), third.descriptor)
     assert first.ping("10.9.0.21") < FAST
     assert first.ping("10.9.0.22") < FAST
     assert third.ping("2001:db8:9::14") < FAST
     assert first.ping("10.9.0.3") < FAST
 
 
-def test_the_answer_is_what_the_kernel_has(segment, node, make):
+def test_the_answer_is_what_the_kernel_has(segment: Segment, node: Node) -> None:
     segment.vm(1)
     pod = segment.pod()
-    routes = (make.Route(dst=ip_network("0.0.0.0/0")), make.Route(dst=ip_network("::/0")))
-    wired = node.datapath.create(make.wiring(20, kind=MACVLAN, routes=routes), pod.descriptor)
+    routes = (Route(dst=ip_network("0.0.0.0/0")), Route(dst=ip_network("::/0")))
+    wired = node.datapath.create(values.wiring(20, kind=MACVLAN, routes=routes), pod.descriptor)
     (own,) = wired.links
     assert (own.name, own.mac, own.mtu, own.sandboxed) == ("eth0", pod.mac(), 1500, True)
     assert [endpoint.interface for endpoint in wired.addresses] == [
@@ -72,15 +78,17 @@ def test_the_answer_is_what_the_kernel_has(segment, node, make):
     assert pod.ping("2001:db8:9::1") < FAST
 
 
-def test_no_route_is_added_that_was_not_asked_for(segment, node, make):
+def test_no_route_is_added_that_was_not_asked_for(segment: Segment, node: Node) -> None:
     pod = segment.pod()
-    assert node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor).routes == ()
+    assert node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor).routes == ()
     assert "default" not in pod.ip("route")
 
 
-def test_a_machine_outside_hears_the_nodes_address_from_one_mac_only(segment, node, vm, make, host_link, listen):
+def test_a_machine_outside_hears_the_nodes_address_from_one_mac_only(
+    segment: Segment, node: Node, vm: Machine, host_link: str, listen: Listen
+) -> None:
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     seen = listen(vm, "eth0", "arp")
     vm.ping(node.address4)
     vm.ip("neigh", "flush", "dev", "eth0")
@@ -93,11 +101,11 @@ def test_a_machine_outside_hears_the_nodes_address_from_one_mac_only(segment, no
 
 
 def test_a_machine_outside_does_not_learn_another_mac_from_the_nodes_questions_for_its_pods(
-    segment, node, vm, make, host_link, listen
-):
+    segment: Segment, node: Node, vm: Machine, host_link: str, listen: Listen
+) -> None:
     """The trap: an ARP request that the node's link broadcasts would tell everybody its MAC for the node's address."""
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     vm.sysctl("ipv4/neigh/eth0/locktime", "0")  # an entry younger than this (a second) is not overwritten
     vm.ping(node.address4)
     assert neighbour(vm, node.address4) == node.mac()
@@ -109,9 +117,9 @@ def test_a_machine_outside_does_not_learn_another_mac_from_the_nodes_questions_f
     assert vm.ping(node.address4) < FAST
 
 
-def test_a_pod_reaches_the_node_by_the_nodes_own_link(segment, node, make, host_link):
+def test_a_pod_reaches_the_node_by_the_nodes_own_link(segment: Segment, node: Node, host_link: str) -> None:
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     pod.ping(node.address4)
     pod.ping(node.address6)
     hop = node.json("addr", "show", "dev", host_link)[0]["addr_info"]
@@ -121,74 +129,63 @@ def test_a_pod_reaches_the_node_by_the_nodes_own_link(segment, node, make, host_
 
 
 @pytest.mark.parametrize(("setting", "value"), [("arp_ignore", "1"), ("rp_filter", "1"), ("rp_filter", "2")])
-def test_node_and_pod_reach_each_other_under_strict_settings(segment, node, make, setting, value):
+def test_node_and_pod_reach_each_other_under_strict_settings(
+    segment: Segment, node: Node, setting: str, value: str
+) -> None:
     for name in ("all", "default", "eth0"):
         node.sysctl(f"ipv4/conf/{name}/{setting}", value)
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     assert pod.ping(node.address4) < FAST
     assert node.ping("10.9.0.20") < FAST
 
 
-def test_a_node_of_another_subnet_reaches_its_pod_and_back(segment, node, make):
+def test_a_node_of_another_subnet_reaches_its_pod_and_back(segment: Segment, node: Node) -> None:
     node.ip("addr", "del", "10.9.0.2/24", "dev", "eth0")
     node.ip("addr", "add", "172.30.0.2/24", "dev", "eth0")
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     assert node.ping("10.9.0.20") < FAST
     assert pod.ping("172.30.0.2") < FAST
 
 
-def test_an_ipv4_pod_without_ipv6_reaches_its_node_by_arp(segment, node, make):
+def test_an_ipv4_pod_without_ipv6_reaches_its_node_by_arp(segment: Segment, node: Node) -> None:
     pod = segment.pod()
     for name in ("all", "default"):
         pod.sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
-    node.datapath.create(make.wiring(20, kind=MACVLAN, versions=(4,)), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN, versions=(4,)), pod.descriptor)
     assert pod.ping(node.address4) < FAST
     assert node.ping("10.9.0.20") < FAST
 
 
-def test_a_pod_takes_no_address_from_router_advertisements(segment, node, make):
+def test_a_pod_takes_no_address_from_router_advertisements(segment: Segment, node: Node) -> None:
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     assert pod.sysctl("ipv6/conf/eth0/accept_ra") == "0"
 
 
-def test_there_is_one_link_of_the_nodes_for_all_pods_of_a_master(segment, node, make, host_link):
+def test_there_is_one_link_of_the_nodes_for_all_pods_of_a_master(segment: Segment, node: Node, host_link: str) -> None:
     pods = [segment.pod() for _ in range(8)]
-    failures = []
-
-    def attach(number, pod):
-        try:
-            node.datapath.create(make.wiring(100 + number, kind=MACVLAN), pod.descriptor)
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=attach, args=(i, pod)) for i, pod in enumerate(pods)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    together(lambda i: node.datapath.create(values.wiring(100 + i, kind=MACVLAN), pods[i].descriptor), range(8))
     assert [link["ifname"] for link in node.json("link", "show", "type", "macvlan")] == [host_link]
     assert node.json("link", "show", "dev", host_link)[0]["ifalias"] == "cni-underlay:host:eth0"
     assert all(node.hears(f"10.9.0.{100 + i}") for i in range(8))
 
 
-def test_an_unfinished_link_of_the_nodes_is_completed(segment, node, make, host_link):
+def test_an_unfinished_link_of_the_nodes_is_completed(segment: Segment, node: Node, host_link: str) -> None:
     node.ip("link", "add", host_link, "link", "eth0", "type", "macvlan", "mode", "bridge")
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     assert node.ping("10.9.0.20") < FAST
     assert pod.ping(node.address6) < FAST
 
 
-def test_the_nodes_link_goes_with_its_last_user_and_comes_back(segment, node, make, host_link):
+def test_the_nodes_link_goes_with_its_last_user_and_comes_back(segment: Segment, node: Node, host_link: str) -> None:
     first, second = segment.pod(), segment.pod()
     before = node.dump()
-    wiring = make.wiring(20, kind=MACVLAN)
+    wiring = values.wiring(20, kind=MACVLAN)
     node.datapath.create(wiring, first.descriptor)
-    node.datapath.delete(make.lease(wiring), first.descriptor)
+    node.datapath.delete(values.lease(wiring), first.descriptor)
     node.datapath.retire("eth0", lambda: False)
     assert host_link in node.ip("link")
     node.datapath.retire("eth0", lambda: True)
@@ -198,15 +195,15 @@ def test_the_nodes_link_goes_with_its_last_user_and_comes_back(segment, node, ma
     assert node.ping("10.9.0.20") < FAST
 
 
-def test_a_retirement_under_way_and_an_add_end_with_a_working_link(segment, node, make):
+def test_a_retirement_under_way_and_an_add_end_with_a_working_link(segment: Segment, node: Node) -> None:
     """The ledger's answer is asked for under the lock: an ADD that comes during the removal makes the link anew."""
     for round_number in range(5):
         pod = segment.pod()
-        wiring = make.wiring(20 + round_number, kind=MACVLAN)
-        leases = []
+        wiring = values.wiring(20 + round_number, kind=MACVLAN)
+        leases: list[Wiring] = []
         asked = threading.Event()
 
-        def unused(leases=leases, asked=asked):
+        def unused(leases: list[Wiring] = leases, asked: threading.Event = asked) -> bool:
             asked.set()
             return not leases
 
@@ -220,21 +217,23 @@ def test_a_retirement_under_way_and_an_add_end_with_a_working_link(segment, node
 
 
 @pytest.mark.parametrize("mode", ["private", "vepa"])
-def test_modes_that_keep_the_node_out_still_reach_machines(segment, node, vm, make, mode):
+def test_modes_that_keep_the_node_out_still_reach_machines(
+    segment: Segment, node: Node, vm: Machine, mode: str
+) -> None:
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN, mode=mode), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN, mode=mode), pod.descriptor)
     assert vm.ping("10.9.0.20") < FAST
     assert pod.ping("2001:db8:9::9") < FAST
     assert "undh" not in node.ip("link")
 
 
-def test_a_passthru_pod_has_the_master_to_itself(segment, node, make):
+def test_a_passthru_pod_has_the_master_to_itself(segment: Segment, node: Node) -> None:
     first, second = segment.pod(), segment.pod()
-    wired = node.datapath.create(make.wiring(20, kind=MACVLAN, mode="passthru"), first.descriptor)
+    wired = node.datapath.create(values.wiring(20, kind=MACVLAN, mode="passthru"), first.descriptor)
     assert wired.links[-1].mac == first.mac() == node.mac()
     before = node.dump(), second.dump()
     with pytest.raises(InvalidConfigError, match="passthru"):
-        node.datapath.create(make.wiring(21, kind=MACVLAN, mode="passthru"), second.descriptor)
+        node.datapath.create(values.wiring(21, kind=MACVLAN, mode="passthru"), second.descriptor)
     assert (node.dump(), second.dump()) == before
 
 
@@ -251,18 +250,20 @@ def test_a_passthru_pod_has_the_master_to_itself(segment, node, make):
         ({"mode": "passthru", "mac": "02:00:00:00:00:01"}, "master's MAC"),
     ],
 )
-def test_what_cannot_work_is_refused_and_touches_nothing(segment, node, make, changes, words):
+def test_what_cannot_work_is_refused_and_touches_nothing(
+    segment: Segment, node: Node, changes: dict[str, Any], words: str
+) -> None:
     pod = segment.pod()
     before = pod.dump(), node.dump()
     with pytest.raises(InvalidConfigError, match=words):
-        node.datapath.create(make.wiring(20, kind=MACVLAN, **changes), pod.descriptor)
+        node.datapath.create(values.wiring(20, kind=MACVLAN, **changes), pod.descriptor)
     assert (pod.dump(), node.dump()) == before
 
 
-def test_a_master_that_is_itself_a_macvlan_carries_pods(segment, node, vm, make):
+def test_a_master_that_is_itself_a_macvlan_carries_pods(segment: Segment, node: Node, vm: Machine) -> None:
     node.ip("link", "add", "mv0", "link", "eth0", "type", "macvlan", "mode", "bridge")
     node.ip("link", "set", "mv0", "up")
     pod = segment.pod()
-    node.datapath.create(make.wiring(20, kind=MACVLAN, master="mv0"), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN, master="mv0"), pod.descriptor)
     assert vm.ping("10.9.0.20") < FAST
     assert node.ping("10.9.0.20") < FAST

@@ -15,7 +15,7 @@ from cni_underlay.lab.node import Node
 from cni_underlay.lab.process import tail
 from cni_underlay.lab.vm import Machine
 
-from .bed import containerd, evidence, whoami
+from .bed import containerd, evidence, isolation, whoami
 from .bed.containerd import REFERENCE_PLUGINS, Containerd
 from .bed.kubelet import Kubelet
 from .bed.networks import GUEST, NETWORKS, TOPOLOGY, VM
@@ -26,11 +26,12 @@ _LOGS = pytest.StashKey[dict[str, Path]]()
 
 @pytest.fixture(scope="package")
 def installed() -> None:
-    """Skips where no runtime can run, saying what is missing."""
+    """Skips where no runtime can run, saying what is missing; clears what killed test runs left."""
     if os.geteuid() != 0:
         pytest.skip("needs root: namespaces, mounts and cgroups are made")
     if missing := containerd.missing_packages():
         pytest.skip(f"not installed: {' '.join(missing)} (Debian packages)")
+    isolation.sweep()
 
 
 @pytest.fixture(scope="package")
@@ -88,7 +89,7 @@ def runtime(
     with containerd.running(directory, node.netns, plugins, NETWORKS, environment) as running:
         request.config.stash[_LOGS]["containerd"] = running.log
         yield running
-    assert containerd.remains(running) == []
+    assert isolation.remains(running.cell) == []
 
 
 @pytest.fixture

@@ -8,6 +8,11 @@ from .bed.kubelet import Kubelet
 from .bed.whoami import Visit, visit
 
 
+def test_a_sysctl_set_by_the_tuning_plugin_reaches_the_pod(kubelet: Kubelet) -> None:
+    server = kubelet.serve(kubelet.pod("chain"))
+    assert kubelet.execute(server, "cat", "/proc/sys/net/core/somaxconn").stdout == "500\n"
+
+
 def test_a_vm_reaches_a_host_port_of_the_node_and_the_pod_sees_the_vm(
     kubelet: Kubelet, node: Node, witness: Machine
 ) -> None:

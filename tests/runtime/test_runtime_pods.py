@@ -81,6 +81,14 @@ def test_pods_of_two_nodes_reach_each_other(server: Server, datapath: str, other
         other_node.remove_pod("far")
 
 
+def test_a_container_that_is_replaced_keeps_the_pods_address(server: Server, kubelet: Kubelet, node: Node) -> None:
+    kubelet.runtime.cri.stop_container(server.container)
+    kubelet.runtime.cri.remove_container(server.container)
+    kubelet.start_server(server)
+    assert visit(node, server.address).host == server.pod.name
+    assert evidence.history(node, server.address) == ["leased"]
+
+
 def test_removing_the_sandbox_frees_its_addresses_and_leaves_nothing(
     kubelet: Kubelet, datapath: str, node: Node
 ) -> None:

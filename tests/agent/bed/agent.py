@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,16 +34,17 @@ class Agent:
     """One agent and its configuration. `settings` become agent.yaml's keys, beside those that the node decides."""
 
     node: Node
+    name: str = "agent"
     settings: dict[str, Any] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def config(self) -> Path:
-        return self.node.directory / "agent.yaml"
+        return self.node.directory / f"{self.name}.yaml"
 
     @property
     def log_path(self) -> Path:
-        return self.node.directory / "agent.log"
+        return self.node.directory / f"{self.name}.log"
 
     @property
     def pid(self) -> int:
@@ -67,7 +68,9 @@ class Agent:
             "pools": POOLS,
             **self.settings,
         }
-        self.config.write_text(json.dumps(document))  # JSON is YAML
+        written = self.config.with_suffix(".new")  # whole or not at all: a reload may come at any time
+        written.write_text(json.dumps(document))  # JSON is YAML
+        written.replace(self.config)
 
     def launch(
         self, *prefix: str, environment: Mapping[str, str] | None = None, **options: Any
@@ -110,7 +113,7 @@ class Agent:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(seconds)
         try:
-            connection.connect(str(self.node.socket))
+            connection.connect(self.settings.get("socket", str(self.node.socket)))
         except BaseException:
             connection.close()
             raise
@@ -122,8 +125,8 @@ class Agent:
 
     def log(self, message: str = "") -> list[dict[str, Any]]:
         """The lines of its log so far, those with this message where one is given."""
-        whole = [line for line in self.log_path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        lines = [json.loads(line) for line in whole]
+        whole, _, _begun = self.log_path.read_text().rpartition("\n")
+        lines = [json.loads(line) for line in filter(None, whole.split("\n"))]
         return [line for line in lines if message in ("", line["msg"])]
 
     def await_log(self, message: str, count: int = 1) -> list[dict[str, Any]]:

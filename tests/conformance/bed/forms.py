@@ -1,5 +1,6 @@
 """The result's exact form in each version (CNI specification, section 5, of that version)."""
 
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -64,13 +65,13 @@ def _require_ip(entry: dict[str, Any], version: str, interfaces: int) -> None:
     assert "interface" not in entry or interfaces
 
 
-def _require_route(route: dict[str, Any], keys: dict[str, type]) -> None:
+def _require_route(route: dict[str, Any], keys: Mapping[str, type]) -> None:
     _require_keys(route, keys, "dst")
     assert "/" in route["dst"]
     ip_network(route["dst"])
 
 
-def _require_keys(value: dict[str, Any], keys: dict[str, type], *required: str) -> None:
+def _require_keys(value: dict[str, Any], keys: Mapping[str, type], *required: str) -> None:
     assert set(value) <= set(keys), f"{sorted(set(value) - set(keys))} in {value}"
     assert set(required) <= set(value), value
     for key, item in value.items():

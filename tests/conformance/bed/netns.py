@@ -121,9 +121,9 @@ class Namespace:
     def spawn(self, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
         return inside(self.path, lambda: subprocess.Popen(command, **options))
 
-    def reaches(self, address: str, *, size: int = 56) -> bool:
-        """Whether one echo request is answered within a second."""
-        return self.run("ping", "-n", "-c1", "-W1", f"-s{size}", "-Mdo", address).returncode == 0
+    def reaches(self, address: str) -> bool:
+        """Whether an echo request is answered within a second: the first one is the only one."""
+        return self.run("ping", "-n", "-c1", "-W1", address).returncode == 0
 
     def state(self) -> dict[str, Any]:
         """What a plugin could change here: links, addresses, routes of all tables, rules, neighbours, nftables."""
@@ -148,6 +148,14 @@ class Namespace:
         command = ["ip", "-n", self.name, "-j", *options, "-batch", "-"]
         done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+class Pod(Namespace):
+    """A sandbox: a namespace and the id that the runtime gave it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.container = secrets.token_hex(32)
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, list[Any]]]:

@@ -2,13 +2,12 @@
 
 import copy
 import json
-import secrets
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
 from .calls import Outcome
-from .netns import Namespace
+from .netns import Pod
 from .node import GATEWAY4, GATEWAY6, MASTER, SUBNET4, SUBNET6, Node
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -39,14 +38,6 @@ def inline(*sets: dict[str, str] | list[dict[str, str]], **more: Any) -> dict[st
     families = {":" in entry[0]["subnet"] for entry in chosen}
     routes = [route for route in DEFAULT_ROUTES if (":" in route["dst"]) in families]
     return {"type": "underlay-ipam", "ranges": chosen, "routes": routes} | more
-
-
-class Pod(Namespace):
-    """A sandbox: a namespace and the id that the runtime gave it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.container = secrets.token_hex(32)
 
 
 def in_version(result: dict[str, Any], version: str) -> dict[str, Any]:

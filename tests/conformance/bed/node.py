@@ -16,8 +16,8 @@ from cni_underlay import client
 from cni_underlay.agent import protocol
 from cni_underlay.errors import UnderlayError
 
-from .calls import Caller
-from .netns import Namespace, difference, unique
+from .calls import Caller, Outcome
+from .netns import Namespace, Pod, difference, unique
 
 SUBNET4, SUBNET6 = "10.89.0.0/24", "fd00:89::/64"
 GATEWAY4, GATEWAY6 = "10.89.0.1", "fd00:89::1"
@@ -96,6 +96,10 @@ class Node:
                 f"route add default via {GATEWAY4}",
                 f"route add default via {GATEWAY6}",
             )
+
+    def call(self, pod: Pod, verb: str, conf: dict[str, Any] | bytes, **options: Any) -> Outcome:
+        """A call for the pod's eth0."""
+        return self.cni(verb, conf, container=pod.container, netns=pod.path, ifname="eth0", **options)
 
     def plug(self, namespace: Namespace, ifname: str) -> None:
         """Connect a namespace to the switch."""

@@ -8,22 +8,18 @@ from cni_underlay.records import IPAddress
 
 Document = dict[str, Any]
 
-# Everything of a node's kernel that an attachment may add to.
-_LOOKS = (
-    ["ip", "-o", "link", "show"],
-    ["ip", "-4", "route", "show", "table", "all"],
-    ["ip", "-6", "route", "show", "table", "all"],
-    ["ip", "rule", "show"],
-    ["ip", "-6", "rule", "show"],
-    ["ip", "neighbour", "show", "proxy"],
-    ["ip", "-6", "neighbour", "show", "proxy"],
-    ["ip", "neighbour", "show", "nud", "permanent"],
-)
+# Everything of a node's kernel that an attachment may add to, as lines of `ip -batch`; without a family `ip` shows
+# both, save for rules.
+_LOOKS = {
+    "-o": "link show\nroute show table all\nrule show\nneighbour show proxy\nneighbour show nud permanent\n",
+    "-6": "rule show\nneighbour show proxy\n",
+}
 
 
 def leases(node: Node) -> list[Document]:
     """Every lease of the node, from its agent."""
-    return _ask(node, "leases")
+    documents: list[Document] = _ask(node, "leases")
+    return documents
 
 
 def history(node: Node, address: IPAddress) -> list[str]:
@@ -38,7 +34,8 @@ def usage(node: Node, pool: str) -> Document:
 
 def kernel(node: Node) -> frozenset[str]:
     """One line for each thing of the node's kernel that pods may leave behind."""
-    return frozenset(line.strip() for look in _LOOKS for line in node.output(look).splitlines())
+    looks = (node.output(["ip", option, "-batch", "-"], stdin=lines) for option, lines in _LOOKS.items())
+    return frozenset(line.strip() for look in looks for line in look.splitlines())
 
 
 def _ask(node: Node, command: str, **parameters: str) -> Any:  # noqa: ANN401  # a JSON document is anything

@@ -20,7 +20,7 @@ APP = "docker.io/underlay-test/app:1"
 SERVE = ("/bin/httpd", "-f", "-p", "80", "-h", "/www")
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_APPLETS = ("sh", "httpd", "hostname", "ip", "ping", "sleep", "wget")
+_APPLETS = ("sh", "cat", "httpd", "hostname", "ip", "ping", "sleep", "wget")
 
 
 def write_images(archive: Path) -> None:

@@ -66,9 +66,12 @@ class Kubelet:
 
     def serve(self, pod: Pod) -> Server:
         """Run the pod with one container that serves `whoami`, and wait until it does."""
-        ran = self.run(pod)
-        container = self.runtime.cri.start_container(ran.sandbox, pod, APP, SERVE)
-        wait_until(lambda: netns.inside(ran.netns, _listens), f"nobody listens in {pod.name}")
+        return self.start_server(self.run(pod))
+
+    def start_server(self, ran: RunningPod) -> Server:
+        """Start the serving container in a pod that has none (any more), and wait until it serves."""
+        container = self.runtime.cri.start_container(ran.sandbox, ran.pod, APP, SERVE)
+        wait_until(lambda: netns.inside(ran.netns, _listens), f"nobody listens in {ran.pod.name}")
         return Server(pod=ran.pod, sandbox=ran.sandbox, addresses=ran.addresses, netns=ran.netns, container=container)
 
     def execute(self, server: Server, *command: str) -> Output:

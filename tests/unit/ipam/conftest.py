@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ MakePool = Callable[..., Pool]
 def make_pool() -> MakePool:
     """A pool of whole subnets; what else is given goes to the mapping as it is."""
 
-    def make(*subnets: str, name: str = "app", **more: Any) -> Pool:
+    def make(*subnets: str, name: str = "app", **more: object) -> Pool:
         return pool_from_mapping({"name": name, "ranges": [{"subnet": subnet} for subnet in subnets], **more})
 
     return make

@@ -16,7 +16,7 @@ from cni_underlay.ipam.pools import pool_from_mapping
 from cni_underlay.records import AddressState, Pool
 
 
-def _pool(name: str, *ranges: dict[str, Any], **more: Any) -> Pool:
+def _pool(name: str, *ranges: dict[str, Any], **more: object) -> Pool:
     return pool_from_mapping({"name": name, "ranges": list(ranges), **more})
 
 
@@ -25,7 +25,9 @@ _V6 = {"subnet": "fd00:7::/125"}
 POOLS = [
     _pool("app", _V4, _V6, quarantine=20, floor=5),
     _pool("app", _V4, _V6, quarantine=60, floor=60),  # reloaded with a longer rest
-    _pool("app", {"subnet": "10.7.0.0/28", "range": ["10.7.0.9-10.7.0.12", "10.7.0.2-10.7.0.6"]}, quarantine=20, floor=0),
+    _pool(
+        "app", {"subnet": "10.7.0.0/28", "range": ["10.7.0.9-10.7.0.12", "10.7.0.2-10.7.0.6"]}, quarantine=20, floor=0
+    ),
     _pool("twin", {"subnet": "10.7.0.0/28"}, quarantine=10, floor=10),  # another network on the same subnet
     _pool("spare", {"subnet": "10.8.0.0/29"}, {"subnet": "fd00:8::/125"}, quarantine=0, floor=0),
 ]
@@ -72,7 +74,7 @@ def _usable(pool: Pool, slot: int) -> list[int]:
     return found
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     pass
 
 
@@ -85,19 +87,19 @@ class Model:
         return self.pools.setdefault(name, NaivePool())
 
     def lease(self, pool: Pool, wanted: list[Any], now: float) -> list[int]:
-        """One pool; raises `Refused` with the error's class."""
+        """One pool; raises `RefusedError` with the error's class."""
         naive = self.of(pool.name)
         naive.settle(now, pool.quarantine)
         assigned: dict[int, int] = {}
         for wish in dict.fromkeys(wanted):
             slots = [slot for slot in range(len(pool.sets)) if key_of(wish) in _usable(pool, slot)]
             if not slots or slots[0] in assigned:
-                raise Refused(InvalidConfigError)
+                raise RefusedError(InvalidConfigError)
             assigned[slots[0]] = key_of(wish)
         picks = []
         for slot in range(len(pool.sets)):
             if slot in assigned and assigned[slot] in naive.closed():
-                raise Refused(AddressInUseError)
+                raise RefusedError(AddressInUseError)
             picks.append(assigned[slot] if slot in assigned else self.next(pool, slot, now))
         for slot, key in enumerate(picks):
             self.early += any(rests == key for _, rests in naive.rests) and key not in naive.awake
@@ -119,7 +121,7 @@ class Model:
         for since, key in sorted(naive.rests):
             if key in usable and now - since >= pool.floor:
                 return key
-        raise Refused(PoolExhaustedError)
+        raise RefusedError(PoolExhaustedError)
 
 
 class BookAgainstModel(RuleBasedStateMachine):
@@ -151,7 +153,7 @@ class BookAgainstModel(RuleBasedStateMachine):
     def lease_once(self, pool: Pool, wanted: list[Any]) -> None:
         try:
             expected: list[int] | type = self.model.lease(pool, wanted, self.now)
-        except Refused as refusal:
+        except RefusedError as refusal:
             expected = refusal.args[0]
         try:
             found: list[int] | type = [pick.key for pick in lease(self.book, [pool], wanted, self.now).picks]
@@ -166,7 +168,7 @@ class BookAgainstModel(RuleBasedStateMachine):
         naive.settle(self.now, pool.quarantine)
         try:
             expected = all(self.model.next(pool, slot, self.now) for slot in range(len(pool.sets)))
-        except Refused:
+        except RefusedError:
             expected = False
         assert has_room(self.book, pool, self.now) is expected
 

@@ -142,7 +142,7 @@ def test_all_pools_exhausted_are_all_named(book: Book, make_pool: MakePool) -> N
     pools = (make_pool("10.7.0.0/30"), make_pool("10.8.0.0/30", name="spare"))
     take(book, *pools)
     take(book, *pools)
-    with pytest.raises(PoolExhaustedError, match="pool app has no free.*pool spare has no free"):
+    with pytest.raises(PoolExhaustedError, match=r"pool app has no free.*pool spare has no free"):
         take(book, *pools)
 
 
@@ -249,7 +249,7 @@ def test_a_wish_goes_to_the_pool_that_has_it(book: Book, make_pool: MakePool) ->
     assert take(book, *pools, wanted=("10.8.0.9",)) == ["10.8.0.9/24"]
     with pytest.raises(AddressInUseError):
         take(book, *pools, wanted=("10.8.0.9",))
-    with pytest.raises(InvalidConfigError, match="no subnet of pool app.*no subnet of pool spare"):
+    with pytest.raises(InvalidConfigError, match=r"no subnet of pool app.*no subnet of pool spare"):
         take(book, *pools, wanted=("10.9.0.9",))
 
 

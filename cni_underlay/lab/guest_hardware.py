@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cni_underlay.lab.guest_initramfs import initramfs
-from cni_underlay.lab.guest_kernel import Kernel
-
 QEMU = "qemu-system-x86_64"
 # `panic=-1 reboot=t` with -no-reboot: a guest that dies ends its process. A guest without rdrand (`-cpu max` has it)
 # waits a second for randomness at the first Python.
@@ -19,13 +16,14 @@ _CODE_CACHE_MIB = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """A guest.
+class Hardware:
+    """What a guest starts from.
 
     `settings` become lab.KEY=VALUE for its init; `ports` are chardev options, the other ends of its serial ports.
     """
 
-    kernel: Kernel
+    image: Path
+    initramfs: Path
     memory: int
     serial: Path
     settings: Mapping[str, str]
@@ -33,17 +31,17 @@ class Machine:
     devices: Sequence[str] = field(default=())
 
 
-def command_line(machine: Machine) -> list[str]:
+def command_line(hardware: Hardware) -> list[str]:
     """The whole command, to be executed where the guest's tap is."""
-    settings = {**machine.settings, "ports": str(len(machine.ports))}
+    settings = {**hardware.settings, "ports": str(len(hardware.ports))}
     arguments = " ".join((_KERNEL_ARGUMENTS, *(f"lab.{key}={value}" for key, value in settings.items())))
     return [
         *(QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", "pc", "-cpu", "max", "-accel", f"tcg,tb-size={_CODE_CACHE_MIB}", "-m", str(machine.memory)),
-        *("-kernel", str(machine.kernel.image), "-initrd", str(initramfs(machine.kernel)), "-append", arguments),
-        *("-serial", f"file:{machine.serial}", "-device", "virtio-serial-pci"),
-        *_ports(machine.ports),
-        *machine.devices,
+        *("-machine", "pc", "-cpu", "max", "-accel", f"tcg,tb-size={_CODE_CACHE_MIB}", "-m", str(hardware.memory)),
+        *("-kernel", str(hardware.image), "-initrd", str(hardware.initramfs), "-append", arguments),
+        *("-serial", f"file:{hardware.serial}", "-device", "virtio-serial-pci"),
+        *_ports(hardware.ports),
+        *hardware.devices,
     ]
 
 

@@ -1,0 +1,3 @@
+from cni_underlay.cli.main import main
+
+main()
