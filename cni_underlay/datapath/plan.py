@@ -55,7 +55,7 @@ class PodPlan:
     def proxied(self) -> bool:
         """Whether the node answers ARP and ND for the pod, because the pod cannot.
 
-        In ipvlan `l3` nobody can: the kernel hands every request to the pod, which has no ARP (ipvlan_handle_mode_l3()).
+        In ipvlan `l3` nobody can: the kernel hands all requests to the pod, which has no ARP (ipvlan_handle_mode_l3()).
         """
         return self.kind is DatapathKind.VETH or self.mode == "l3s"
 

@@ -1,9 +1,9 @@
 """macvlan and ipvlan: the pod on the segment itself, and the node's own link there, so that node and pod can talk.
 
 Where that link cannot be (macvlan `private`, `vepa`, `passthru`) probes and Services of the node do not reach the pod.
-In ipvlan `l3` and `l3s` the pod has no layer 2 at all. With `l3s` the node answers ARP and ND for it, as with veth; with
-`l3` the kernel lets nobody answer, so that machines need a route to the pod by the node. In both the kernel sends what
-comes from the pod by the master alone (ipvlan_process_outbound()), so that veth pods of the same node are out of reach.
+In ipvlan `l3` and `l3s` the pod has no layer 2 at all. With `l3s` the node answers ARP and ND for it, as with veth;
+with `l3` the kernel lets nobody answer: machines need a route to the pod by the node. In both the kernel sends what comes
+from the pod by the master alone (ipvlan_process_outbound()), so that veth pods of the same node are out of reach.
 """
 
 from dataclasses import replace

@@ -44,10 +44,10 @@ def wire(work: Work) -> Wired:
 def _settle(work: Work, index: int) -> None:
     """Wait until the host end can send.
 
-    The end that was brought up first has its carrier only since the other is up, and drops what it should send until the
-    kernel's link watch has seen to it, which waits for the lock that all ADDs take: with four at once one first packet in
-    ten was lost, and a second with it. Kernels since 6.9 see to it when they are asked for the link (rtnl_getlink()), so
-    that this waits for nothing.
+    The end that was brought up first has its carrier only since the other is up, and drops what it should send until
+    the kernel's link watch has seen to it, which waits for the lock that all ADDs take: with four at once one first
+    packet in ten was lost, and a second with it. Kernels since 6.9 see to it when they are asked for the link
+    (rtnl_getlink()), so that this waits for nothing.
     """
     until = time.monotonic() + _SETTLE_SECONDS
     with kernel(f"read the carrier of {work.wiring.host_ifname}"):

@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 RESERVE = 1 << 20  # bytes of disk space kept back for DELs: a hundred of them, on a log that starts anew now and then
 HISTORY_ROWS = 500_000  # about 150 MB; a node with one ADD and one DEL a second writes that in two days
-_TIDIED_AT_ONCE = 500  # rows, about 20 ms of work before the next ADD gets its turn
+_TIDIED_AT_ONCE = 250  # rows, about 15 ms of work before the next ADD gets its turn
 _PRUNED_AT_ONCE = 2_000
 
 

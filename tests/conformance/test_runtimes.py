@@ -193,6 +193,6 @@ def test_an_answer_that_a_restart_swallowed_is_given_again(
 @spec("V-1", "V-2")
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_every_configurations_version_is_listed_when_crio_loads_it(node: Node, version: str) -> None:
-    env: dict[str, str | bytes | None] = {name: "dummy" for name in ("CNI_NETNS", "CNI_IFNAME", "CNI_PATH")}
+    env: dict[str, str | bytes | None] = dict.fromkeys(("CNI_NETNS", "CNI_IFNAME", "CNI_PATH"), "dummy")
     answer = node.cni("VERSION", {"cniVersion": version}, env=env).result
     assert version in answer["supportedVersions"]

@@ -11,12 +11,6 @@ import pytest
 import yaml
 
 from cni_underlay.lab import registry
-from cni_underlay.lab.fixtures import (  # noqa: F401  # fixtures and a hook, found by name
-    lab_requirements,
-    make_lab,
-    make_shared_lab,
-    pytest_runtest_makereport,
-)
 from cni_underlay.lab.lab import demolish
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -135,6 +135,8 @@ class Segment:
         )
         execute("ip", "-n", f"{self.prefix}seg", "link", "set", port, "master", "br0", "up")
         machine.ip("link", "set", ifname, "up")
+        # The end brought up first drops what it should send until the kernel's link watch has run.
+        until(lambda: "state UP" in execute("ip", "-n", f"{self.prefix}seg", "link", "show", "dev", port))
         machine.ip("addr", "add", f"10.9.0.{number}/24", "dev", ifname)
         machine.ip("addr", "add", f"2001:db8:9::{number:x}/64", "dev", ifname, "nodad")
 
