@@ -43,6 +43,10 @@ class AgentConfig:
         """The SQLite file."""
         return self.state_dir / "ledger.db"
 
+    def lost_ledgers(self) -> list[Path]:
+        """Ledgers that the store put aside because they were damaged, and that nobody has removed since."""
+        return sorted(self.state_dir.glob("ledger.damaged-*.db"))
+
     @property
     def spool(self) -> Path:
         """Where clients leave DELs that found no agent."""

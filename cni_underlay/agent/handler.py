@@ -5,7 +5,8 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from cni_underlay.agent.log import LOGGER
 from cni_underlay.agent.protocol import KIND_ADMIN, KIND_CNI, Answer, Frame
@@ -25,10 +26,14 @@ _BUG = "internal error of underlayd ({}); its log has the trace"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer, and of a successful ADD the request: what has to be undone if the answer reaches nobody."""
+    """An answer; of a successful ADD the request, to be undone if the answer reaches nobody; and the log's line.
+
+    The line is written when the answer is on its way: composing it takes as long as decoding the request.
+    """
 
     answer: Answer
     added: Request | None = None
+    line: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -39,6 +44,12 @@ class _Trail:
     request: Request | None = None
     steps: Steps = field(default_factory=Steps)
     started: int = field(default_factory=time.perf_counter_ns)
+    total: float = 0.0
+
+    def end(self) -> Self:
+        """Note the milliseconds that it took."""
+        self.total = round((time.perf_counter_ns() - self.started) / 1e6, 3)
+        return self
 
 
 class Handler:
@@ -57,23 +68,31 @@ class Handler:
         try:
             stdout = self._serve(frame, trail)
         except UnderlayError as error:
-            _log(frame, trail, error)
-            return Reply(answer=Answer(status=1, stdout=_failure(frame, trail, error), stderr=_warnings(trail)))
+            answer = Answer(status=1, stdout=_failure(frame, trail, error), stderr=_warnings(trail))
+            return Reply(answer=answer, line=partial(_log, frame, trail.end(), error))
         except Exception as error:  # noqa: BLE001  # the boundary: a bug is answered in JSON too, and logged with its trace
             LOGGER.exception("internal error", extra=_identity(trail))
             bug = UnderlayError(_BUG.format(type(error).__name__))
             return Reply(answer=Answer(status=1, stdout=_failure(frame, trail, bug)))
-        _log(frame, trail, None)
         added = trail.request if trail.call is not None and trail.call.verb is Verb.ADD else None
-        return Reply(answer=Answer(status=0, stdout=stdout, stderr=_warnings(trail)), added=added)
+        answer = Answer(status=0, stdout=stdout, stderr=_warnings(trail))
+        return Reply(answer=answer, added=added, line=partial(_log, frame, trail.end(), None))
+
+    def replay(self, frame: Frame) -> Answer:
+        """The answer to a spooled frame, which nobody waits for."""
+        reply = self.handle(frame)
+        self.delivered(reply)
+        return reply.answer
 
     def delivered(self, reply: Reply) -> None:
         """The client has the answer: whatever comes later, the attachment is the runtime's."""
+        reply.line()
         if reply.added is not None:
             self._services.owed.pop(reply.added.attachment, None)
 
     def undelivered(self, reply: Reply) -> None:
         """The answer reached nobody: a successful ADD is taken back."""
+        reply.line()
         if reply.added is None:
             return
         extra = {"container": reply.added.call.container_id, "ifname": reply.added.call.ifname}
@@ -147,7 +166,7 @@ def _log(frame: Frame, trail: _Trail, error: UnderlayError | None) -> None:
     if trail.request:
         extra["address"] = [str(address) for address in trail.request.addresses]
         extra["warnings"] = trail.request.warnings
-    extra["ms"] = {"total": round((time.perf_counter_ns() - trail.started) / 1e6, 3), **trail.steps.milliseconds}
+    extra["ms"] = {"total": trail.total, **trail.steps.milliseconds}
     if error is None:
         LOGGER.info("served", extra=extra)
     else:

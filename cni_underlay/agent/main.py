@@ -16,16 +16,17 @@ from cni_underlay.agent.handler import Handler
 from cni_underlay.agent.http import HttpServer, Page
 from cni_underlay.agent.listening import listen
 from cni_underlay.agent.log import LOGGER
-from cni_underlay.agent.recovery import recover
+from cni_underlay.agent.recovery import recover, spare
 from cni_underlay.agent.server import Server
 from cni_underlay.agent.signals import Signals
 from cni_underlay.agent.spool import Spool
 from cni_underlay.datapath import KernelDatapath
 from cni_underlay.errors import UnderlayError
-from cni_underlay.plugin.services import Services
+from cni_underlay.plugin.services import Services, retire_idle
 from cni_underlay.store.sqlite import SQLiteStore
 
 STOP_SECONDS = 20.0  # systemd waits 90 s by default; a DEL takes 20 ms, a delegate up to 40 s
+LINGER_SECONDS = 1.0  # how long a master's host-side link outlives the last pod
 TIDY_SECONDS = 0.2  # marks of finished ADDs are at most this long in memory only
 STUCK_SECONDS = 30.0  # of silence of the main loop, after which /healthz asks for a restart
 REPLAY_SECONDS = 20.0  # a delegate that hangs in a spooled DEL must not keep the node from starting pods
@@ -72,12 +73,12 @@ class _Agent:
             handler = Handler(services, admin.Desk(services).answer)
             server = Server(listener, handler)
             services.aside = server.aside
-            spool = Spool(self._configuration.spool, lambda frame: handler.handle(frame).answer)
+            spool = Spool(self._configuration.spool, handler.replay)
             handler.before_add = lambda: self._let_pass(services, spool)
             self._recover(services, spool)
             _settle_memory()
-            server.serve()
             self._state = ""
+            server.serve()
             notify.ready(listener)
             LOGGER.info("serving", extra={"socket": str(self._configuration.socket), "node": services.settings.node})
             self._wait(services, store)
@@ -86,10 +87,17 @@ class _Agent:
             notify.notify("STOPPING=1")
             if not server.stop(STOP_SECONDS):
                 LOGGER.warning("requests were still at work when the agent stopped")
+            retire_idle(services, 0.0)
         LOGGER.info("stopped")
 
     def _recover(self, services: Services, spool: Spool) -> None:
-        recovered = recover(services)
+        lost = [str(path) for path in self._configuration.lost_ledgers()]
+        if lost:
+            LOGGER.error(
+                "a ledger was damaged and put aside: pods that only it knows are left alone; remove it when they are gone",
+                extra={"aside": lost},
+            )
+        recovered = recover(services, spare if lost else services.datapath.sweep)
         spool.start()
         if not spool.settle(REPLAY_SECONDS):
             LOGGER.warning("spooled DELs are still being replayed")
@@ -144,8 +152,9 @@ class _Agent:
                 self._reload(services)
             try:
                 store.tidy(services.clock())
+                retire_idle(services, LINGER_SECONDS)
             except UnderlayError as error:
-                LOGGER.error("the ledger cannot be tidied", extra={"error": str(error)})
+                LOGGER.error("tidying failed", extra={"error": str(error)})
 
     def _reload(self, services: Services) -> None:
         notify.reloading()

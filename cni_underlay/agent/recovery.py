@@ -4,6 +4,7 @@ Leases of another boot end (their namespaces died with it). A lease whose ADD ma
 in the kernel, and stands, or is taken away with all its parts. Links, routes and neighbours of no lease are removed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cni_underlay.agent.log import LOGGER
@@ -13,6 +14,8 @@ from cni_underlay.plugin.gc import end
 from cni_underlay.plugin.namespaces import lease_netns
 from cni_underlay.plugin.services import Services
 from cni_underlay.records import DatapathKind, Lease
+
+Sweep = Callable[[tuple[Lease, ...]], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +29,8 @@ class Recovered:
     swept: tuple[str, ...]
 
 
-def recover(services: Services) -> Recovered:
-    """Run once, before the first request."""
+def recover(services: Services, sweep: Sweep) -> Recovered:
+    """Run once, before the first request. `sweep` removes from the node what belongs to none of the given leases."""
     now = services.clock()
     leases = services.store.leases()
     standing = [lease for lease in leases if lease.leased_at.boot_id == now.boot_id]
@@ -43,8 +46,13 @@ def recover(services: Services) -> Recovered:
         other_boot=len(old),
         completed=len(doubtful) - len(ended),
         undone=len(ended),
-        swept=services.datapath.sweep(remaining),
+        swept=sweep(remaining),
     )
+
+
+def spare(_leases: tuple[Lease, ...]) -> tuple[str, ...]:
+    """The sweep after the ledger was lost: what seems to belong to nobody are running pods, and stays for their DEL."""
+    return ()
 
 
 def _complete(services: Services, lease: Lease) -> bool:

@@ -20,6 +20,7 @@ from cni_underlay.datapath.netns import Node
 from cni_underlay.records import Attachment, IPAddress
 
 _PAUSES = (1.0, 2.0)  # so at 1 and at 3 seconds
+_TICK = 0.5  # seconds; below the shortest pause, so that the thread never sleeps past what was put in meanwhile
 
 _ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
 _BROADCAST = b"\xff" * 6
@@ -87,8 +88,7 @@ class Announcer:
         self._send(announcement)
         with self._changed:
             self._standing[announcement.attachment] = announcement
-            if self._schedule(announcement, _PAUSES):
-                self._changed.notify()
+            self._schedule(announcement, _PAUSES)
 
     def cancel(self, attachment: Attachment) -> None:
         """Send nothing more for the attachment: its address is about to be somebody else's."""
@@ -110,9 +110,9 @@ class Announcer:
         """The next one that is due and still stands; waits for it. None when closed."""
         with self._changed:
             while not self._closed:
-                wait = self._due[0][0] - time.monotonic() if self._due else None
-                if wait is None or wait > 0:
-                    self._changed.wait(wait)
+                wait = self._due[0][0] - time.monotonic() if self._due else _TICK
+                if wait > 0:
+                    self._changed.wait(min(wait, _TICK))
                     continue
                 _, _, announcement, pauses = heapq.heappop(self._due)
                 if self._standing.get(announcement.attachment) is announcement:
@@ -123,11 +123,10 @@ class Announcer:
                     return announcement
         return None
 
-    def _schedule(self, announcement: Announcement, pauses: tuple[float, ...]) -> bool:
-        """Put the next repetition on the heap; whether it is the first one due."""
+    def _schedule(self, announcement: Announcement, pauses: tuple[float, ...]) -> None:
+        """Put the next repetition on the heap. Wakes nobody: the thread looks in time, and waking it costs an ADD 0.3 ms."""
         due = time.monotonic() + pauses[0]
         heapq.heappush(self._due, (due, next(self._order), announcement, pauses[1:]))
-        return self._due[0][0] == due
 
     def _send(self, announcement: Announcement) -> None:
         for protocol, frame in announcement.frames:

@@ -85,7 +85,7 @@ class HostLinks:
                 link = None
             if link is None or not link.up or link.alias != HOST_MARK + master.name:
                 link = self._make(requests, link, master, plan)
-            hop = _link_local(link) if self._has_ipv6(link.name) else None
+            hop = _link_local(link) if messages.IPV6 in plan.versions and self._has_ipv6(link.name) else None
             return HostLink(index=link.index, hop=hop.ip if hop else None)
 
     def retire(self, requests: RequestSocket, master: Link, unused: Callable[[], bool]) -> None:

@@ -64,3 +64,12 @@ def delete(kernel: RequestSocket, index: int) -> None:
     except RefusedError as refusal:
         if refusal.errno not in GONE:
             raise
+
+
+def see_off(kernel: RequestSocket, index: int) -> None:
+    """As `delete`, but returns as soon as the link is out of its namespace. The socket serves for nothing after that."""
+    try:
+        kernel.see_off(messages.delete_link(index), messages.RTM_DELLINK, index)
+    except RefusedError as refusal:
+        if refusal.errno not in GONE:
+            raise

@@ -7,7 +7,9 @@ Own code because the datapath's budget is microseconds: an ADD packed here costs
 import errno
 import socket
 import struct
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Self
 
 NLM_F_REQUEST = 0x001
@@ -23,10 +25,12 @@ NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
 SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
 NLMSGERR_ATTR_MSG = 1
+RTNLGRP_LINK = 1
 
 NLA_TYPE_MASK = 0x3FFF  # the two high bits say "nested" and "network byte order"
 
@@ -34,6 +38,8 @@ NLA_TYPE_MASK = 0x3FFF  # the two high bits say "nested" and "network byte order
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
+_INDEX = struct.Struct("=i")  # struct ifinfomsg, after family, padding and type
+_EVENT_TIMEOUT = struct.pack("@ll", 30, 0)  # struct timeval; the removal itself takes milliseconds
 _U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 
@@ -169,8 +175,36 @@ class RequestSocket:
                 return
             yield payload
 
+    def see_off(self, message: Message, event: int, index: int) -> None:
+        """Send one message and return at its effect: when the event says that link `index` is gone.
+
+        The kernel keeps who removes a link for 10 to 20 ms beyond that, until no processor can still hold a reference
+        (rcu_barrier() in netdev_run_todo()); a thread of its own stays for it. Raises the refusal. The socket hears
+        events from then on, so that it is good for being closed only.
+        """
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_LINK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _EVENT_TIMEOUT)
+        data, sequence = self._packed((message,), NLM_F_ACK)
+        threading.Thread(target=self._send_aside, args=(data,), name="netlink", daemon=True).start()
+        for kind, flags, number, payload in self._answers(0):
+            if kind == NLMSG_ERROR and number == sequence:
+                if refused := _refusal(payload, flags, 0):
+                    raise refused
+                return
+            if kind == event and _INDEX.unpack_from(payload, 4)[0] == index:
+                return
+
+    def _send_aside(self, data: bytes) -> None:
+        with suppress(OSError):  # whoever waits for the answer gives up after `_EVENT_TIMEOUT`
+            self._socket.send(data)
+
     def _send(self, messages: Sequence[Message], last: int) -> int:
         """Number and send; the last message gets the flags `last`. Returns the first sequence number."""
+        data, first = self._packed(messages, last)
+        self._socket.send(data)
+        return first
+
+    def _packed(self, messages: Sequence[Message], last: int) -> tuple[bytes, int]:
         first = sequence = self._sequence + 1 & 0x7FFFFFFF
         final = first + len(messages) - 1
         parts: list[bytes] = []
@@ -180,8 +214,7 @@ class RequestSocket:
             parts += _HEADER.pack(16 + length, kind, flags, sequence, 0), payload, _PADDING[length & 3]
             sequence += 1
         self._sequence = final
-        self._socket.send(b"".join(parts))
-        return first
+        return b"".join(parts), first
 
     def _answers(self, first: int) -> Iterator[tuple[int, int, int, bytes]]:
         """(type, flags, sequence, payload) of every answer to the messages from `first` on, without end."""

@@ -44,7 +44,7 @@ def _enter(plan: PodPlan) -> Pod:
     if ipv6 and plan.on_segment:
         # A router on the segment would give the pod an address by SLAAC that no ledger knows, and that it would then
         # prefer to the leased one.
-        sysctl.ensure(settings + "accept_ra", "0")
+        sysctl.write(settings + "accept_ra", "0")
     if IPV6 in plan.versions and not ipv6:
         raise DatapathError(f"{plan.ifname} has IPv6 addresses, but IPv6 is switched off in this kernel")
     return Pod(requests=RequestSocket(), ipv6=ipv6)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from cni_underlay.datapath import facts, host_link, links, messages
+from cni_underlay.datapath import facts, hardware, host_link, links, messages
 from cni_underlay.datapath.facts import Link, host_route
 from cni_underlay.datapath.netlink import Message, RequestSocket
 from cni_underlay.datapath.netns import requests_in
@@ -50,9 +50,11 @@ def delete(shared: Shared, requests: RequestSocket, lease: Lease, netns: int | N
         if master := facts.link_named(requests, claim.master):
             ips = [address.interface.ip for address in lease.addresses]
             _stop_leading(requests, failures, master.index, ips)
+            _delete_unmarked_in_pod(shared, failures, lease, netns, master.index)
+    # The pod's end first: with a veth the node's goes too, and the kernel's slow end of it is waited for by nobody.
+    _delete_in_pod(shared, failures, claim.attachment, netns)
     with failures.step("read the node's interfaces"):
         _delete_links(requests, failures, _on_node(requests, lease))
-    _delete_in_pod(shared, failures, claim.attachment, netns)
     failures.raise_any(_what(claim.attachment))
 
 
@@ -86,10 +88,30 @@ def _on_node(requests: RequestSocket, lease: Lease) -> list[Link]:
     claim = lease.claim
     alias = mark(claim.attachment)
     named = (facts.link_named(requests, name) for name in (claim.host_ifname, claim.attachment.ifname) if name)
-    found = [link for link in named if link and link.alias == alias]
+    found = [link for link in named if link and (link.alias == alias or _is_unmarked_host_end(link, lease))]
     if not found and claim.datapath is DatapathKind.VETH:
         return facts.links_marked(requests, alias)  # renamed, or gone
     return found
+
+
+def _is_unmarked_host_end(link: Link, lease: Lease) -> bool:
+    """The kernel takes no alias with a new link: an agent that is killed right behind it leaves one without a mark.
+
+    The name holds 11 digits of the attachment's digest, and the MAC is that of host ends alone.
+    """
+    host_end = (lease.claim.host_ifname, DatapathKind.VETH, hardware.HOST_END_MAC)
+    return not link.alias and (link.name, link.kind, link.mac) == host_end
+
+
+def _delete_unmarked_in_pod(shared: Shared, failures: Failures, lease: Lease, netns: int | None, master: int) -> None:
+    """The same for a macvlan or ipvlan link: it is on the master, has the name, and was not brought up yet."""
+    claim = lease.claim
+    if netns is None or claim.datapath is DatapathKind.VETH or not shared.node.is_foreign(netns):
+        return
+    with failures.step("read the container's interfaces"), requests_in(netns) as inner:
+        link = facts.link_named(inner, claim.attachment.ifname)
+        if link and not link.alias and not link.up and (link.kind, link.parent) == (claim.datapath, master):
+            _delete_links(inner, failures, [link])
 
 
 def _on_segments(shared: Shared, attachment: Attachment, netns: int | None) -> list[tuple[int, list[IPAddress]]]:
@@ -106,9 +128,14 @@ def _on_segments(shared: Shared, attachment: Attachment, netns: int | None) -> l
 
 def _delete_in_pod(shared: Shared, failures: Failures, attachment: Attachment, netns: int | None) -> None:
     """Whatever the container calls it by now; never an interface that only has the name."""
-    if netns is not None and shared.node.is_foreign(netns):
-        with failures.step("read the container's interfaces"), requests_in(netns) as inner:
-            _delete_links(inner, failures, facts.links_marked(inner, mark(attachment)))
+    if netns is None or not shared.node.is_foreign(netns):
+        return
+    found: list[Link] = []
+    with failures.step("read the container's interfaces"), requests_in(netns) as inner:
+        found = facts.links_marked(inner, mark(attachment))
+    for link in found:
+        with failures.step(f"remove {link.name}"), requests_in(netns) as inner:
+            links.see_off(inner, link.index)
 
 
 def _stop_leading(requests: RequestSocket, failures: Failures, master: int, ips: Iterable[IPAddress]) -> None:

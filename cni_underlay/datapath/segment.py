@@ -31,8 +31,10 @@ def wire(work: Work) -> Wired:
         own = work.shared.host_links.ensure(work.requests, work.master, plan)
         # Scope global: with scope link the kernel would take the host-side link's own address as source.
         work.add_host_routes(own.index, [replace(host_route(ip), scope=messages.SCOPE_GLOBAL) for ip in plan.ips])
-        with kernel(f"read the addresses of {work.master.name}"):
-            hop, node = own.hop, masters.own_addresses(work.requests, work.master)
+        hop = own.hop
+        if hop:  # it is what pods with IPv6 addresses reach the node's by; IPv4 finds them through ARP
+            with kernel(f"read the addresses of {work.master.name}"):
+                node = masters.own_addresses(work.requests, work.master)
     else:
         work.shared.log.info("%s %s: the node itself cannot reach %s", plan.kind, plan.mode, plan.ifname)
     index = work.make(lambda index: _link(work, index), lambda index: _unmake(work, index))

@@ -1,5 +1,7 @@
 """Settings under /proc/sys/net, which are those of the calling thread's network namespace (see `netns.Node.run`)."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from cni_underlay.datapath.refusal import kernel
@@ -10,10 +12,13 @@ _ROOT = "/proc/sys/net/"
 def read(name: str) -> str | None:
     """The setting's value; None where this kernel or this interface does not have it (IPv6 off, link gone)."""
     try:
-        with open(_ROOT + name, "rb", buffering=0) as file:  # noqa: PTH123  # half of Path.read_text's time
-            return file.read(64).strip().decode()
+        descriptor = os.open(_ROOT + name, os.O_RDONLY | os.O_CLOEXEC)  # a fifth of the time of a file object
     except FileNotFoundError:
         return None
+    try:
+        return os.read(descriptor, 64).strip().decode()
+    finally:
+        os.close(descriptor)
 
 
 def ensure(name: str, value: str) -> str | None:
@@ -24,9 +29,18 @@ def ensure(name: str, value: str) -> str | None:
     old = read(name)
     if old is None or old == value:
         return None
-    with kernel(f"set {name.replace('/', '.')} to {value}"):
-        Path(_ROOT + name).write_bytes(value.encode())
+    write(name, value)
     return old
+
+
+def write(name: str, value: str) -> None:
+    """Set it, where it exists. Raises `DatapathError`."""
+    with kernel(f"set {name.replace('/', '.')} to {value}"), suppress(FileNotFoundError):
+        descriptor = os.open(_ROOT + name, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
 
 
 def interfaces(family: str) -> tuple[str, ...]:

@@ -91,7 +91,8 @@ class Book:
         """Leased -> quarantined since `uptime`."""
         shelf = self.shelf(pool)
         shelf.rest.begin(key, uptime)
-        self._on_undo(shelf.rest.end, key)
+        # Closing it, too: a quarantine of nothing may have let it go since, in the same transaction.
+        self._on_undo(self._lease_again, shelf, key)
 
     def withdraw(self, pool: str, key: int, since: float | None) -> None:
         """Leased -> what it was before the lease: free, or quarantined `since` then."""

@@ -54,7 +54,8 @@ class Rest:
     def put_back(self, key: int, since: float) -> Iterator[int]:
         """Undo `end`: all rest again, in order, until the next `wake`; yields those that did not rest a moment ago."""
         woken = [*self.rested, key]
-        everybody = [*self.rested.items(), *self.resting.items(), (key, since)]
+        # Before its equals: whoever was taken for having rested longest was the first of them.
+        everybody = [(key, since), *self.rested.items(), *self.resting.items()]
         self.rested.clear()
         self.resting = OrderedDict(sorted(everybody, key=lambda entry: entry[1]))
         yield from woken

@@ -23,12 +23,14 @@ def add(services: Services, request: Request) -> bytes:
     netns = require_netns(request)
     claim = _claim(services, request, inode(netns))
     with services.exclusive(request.attachment):
-        known = services.store.find(request.attachment)
-        if known is not None:
-            repeated = _repeat(services, request, known, claim, netns)
-            if repeated is not None:
-                return repeated
-        return _attach(services, request, claim, netns)
+        try:
+            return _attach(services, request, claim, netns)
+        except AttachmentExistsError:
+            # Asking the ledger first would cost every ADD what only a repeated one needs.
+            known = services.store.find(request.attachment)
+            if known is None:
+                raise
+        return _repeat(services, request, known, claim, netns) or _attach(services, request, claim, netns)
 
 
 def add_addresses(services: Services, request: Request) -> bytes:
@@ -49,6 +51,8 @@ def add_addresses(services: Services, request: Request) -> bytes:
         undo.callback(services.store.withdraw, lease.generation, services.clock())
         request.note(lease)
         answer = _answer_addresses(request, lease)
+        with request.steps.step("flush"):
+            services.store.settle(lease.generation)
         services.store.confirm(lease.generation)
         services.owed[request.attachment] = request
         undo.pop_all()
@@ -93,15 +97,12 @@ def _refuse_unsupported(request: Request) -> None:
 
 def _claim(services: Services, request: Request, netns_inode: int) -> Claim:
     conf, attachment = request.conf, request.attachment
-    with request.steps.step("master"):
-        master = conf.master or services.datapath.default_master()
-        services.datapath.require_master(master)
     return Claim(
         attachment=attachment,
         pod=request.call.args.pod,
         datapath=conf.datapath,
         mode=conf.mode,
-        master=master,
+        master=conf.master or services.datapath.default_master(),
         mtu=conf.mtu,
         mac=requested_mac(conf, request.call),
         host_ifname=HOST_LINK_PREFIX + attachment.digest[:11] if conf.datapath is DatapathKind.VETH else "",
@@ -131,6 +132,8 @@ def _attach(services: Services, request: Request, claim: Claim, netns: int) -> b
         withdraw.pop_all()
         undo.callback(_detach, services, lease, netns, "ADD failed")
         answer = answer_of(request, lease, wired)
+        with request.steps.step("flush"):  # it began with the lease, and is over by now as a rule
+            services.store.settle(lease.generation)
         services.store.confirm(lease.generation)
         services.owed[request.attachment] = request
         undo.pop_all()

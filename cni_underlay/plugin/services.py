@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 from cni_underlay.cni.environment import Call
 from cni_underlay.cni.netconf import NetConf
@@ -118,7 +119,8 @@ class Request:
 class Services:
     """The agent's long-lived parts. `settings` is replaced whole by a reload; a request reads it once.
 
-    `owed` holds, for each attachment whose first answer is not delivered yet, the request that is to deliver it.
+    `owed` holds, for each attachment whose first answer is not delivered yet, the request that is to deliver it; `idle`
+    the masters whose last lease ended, with the uptime in seconds of that moment.
     """
 
     store: Store
@@ -128,6 +130,7 @@ class Services:
     aside: Aside = nullcontext
     locks: AttachmentLocks = field(default_factory=AttachmentLocks)
     owed: dict[Attachment, Request] = field(default_factory=dict)
+    idle: dict[str, float] = field(default_factory=dict)
 
     def exclusive(self, attachment: Attachment) -> AbstractContextManager[None]:
         """No other request touches the attachment for the block; raises `TryAgainLaterError` where one does not end."""
@@ -135,7 +138,24 @@ class Services:
 
 
 def retire_master(services: Services, lease: Lease) -> None:
-    """Let go of the host-side link of the lease's master once no lease uses it; call it after the release."""
+    """Note that the lease's master may be without leases now; call it after the release.
+
+    Its host-side link goes with `retire_idle`, off the DEL's path: its removal costs the kernel as much as the pod's own
+    link did, and the next ADD of a node with few pods would make it again.
+    """
     master = lease.claim.master
-    if master and services.store.users(master) == 0:
-        services.datapath.retire(master, lambda: services.store.users(master) == 0)
+    if master and _unused(services, master):
+        services.idle[master] = services.clock().uptime
+
+
+def retire_idle(services: Services, seconds: float) -> None:
+    """Let go of the host-side links of masters that have been without leases for so long."""
+    now = services.clock().uptime
+    for master, since in list(services.idle.items()):
+        if now - since >= seconds:
+            services.idle.pop(master, None)
+            services.datapath.retire(master, partial(_unused, services, master))
+
+
+def _unused(services: Services, master: str) -> bool:
+    return services.store.users(master) == 0

@@ -17,11 +17,13 @@ _Result = TypeVar("_Result")
 class Weight(Enum):
     """What an operation asks of its commit.
 
-    `LIGHT` may be lost with the power, though not with the process; `DURABLE` may not. `ESSENTIAL` is durable and may
-    use the last reserve of disk space: a DEL has to succeed on a full disk.
+    `LIGHT` may be lost with the power, though not with the process; `DURABLE` may not. `DEFERRED` may until its owner
+    has it flushed. `ESSENTIAL` is durable and may use the last reserve of disk space: a DEL has to succeed on a full
+    disk.
     """
 
     LIGHT = auto()
+    DEFERRED = auto()
     DURABLE = auto()
     ESSENTIAL = auto()
 

@@ -12,6 +12,7 @@ from cni_underlay.records import Instant
 from cni_underlay.store import opening
 from cni_underlay.store.ballast import Ballast
 from cni_underlay.store.commits import Operation, Weight
+from cni_underlay.store.flusher import Flusher
 from cni_underlay.store.loading import begin_boot, book_of
 from cni_underlay.store.lock import LedgerLock
 from cni_underlay.store.private import make_directories
@@ -23,6 +24,8 @@ _COMMITS_PER_CHECKPOINT = 100  # about 4 MB of log: ten pages of 4 kB a commit
 _LAY_UP_SECONDS = 5.0  # between two tries to get the reserve of space back
 _LOG = 4 << 20  # bytes
 _PLENTY = 64 << 20  # below this much free space the log grows as it can
+_UNHURRIED = frozenset({Weight.LIGHT, Weight.DEFERRED})
+_LUXURIES = frozenset({Weight.DURABLE, Weight.DEFERRED})
 _ROOM = 64 << 10  # bytes: one commit's pages in the log, and one more page of everything it touches
 
 
@@ -55,6 +58,7 @@ class Ledger:
             if _free(os.statvfs(path.parent)) >= _PLENTY:
                 opening.lay_out(connection, _LOG)
             self._ballast.lay_up()
+            self.flusher = Flusher(path.with_name(f"{path.name}-wal"))
             undo.pop_all()
 
     def commit(self, operations: Operations) -> None:
@@ -150,7 +154,6 @@ class Ledger:
 
     def _transact(self, operations: Operations) -> None:
         self._synchronise(operations)
-        marks = tuple(self.marks)
         with ExitStack() as undo:
             undo.callback(self._roll_back)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -159,6 +162,7 @@ class Ledger:
                 self.book.begin()
                 for operation in operations:
                     operation.perform()
+            marks = tuple(self.marks)  # after the operations: a mark made before its lease was nobody's
             self.writer.mark_attached(marks)
             self._connection.execute("COMMIT")
             undo.pop_all()
@@ -167,7 +171,7 @@ class Ledger:
 
     def _synchronise(self, operations: Operations) -> None:
         """Wait for the disk only if somebody asks for it; the rest reaches it with the next commit that does."""
-        mode = "NORMAL" if all(operation.weight is Weight.LIGHT for operation in operations) else "FULL"
+        mode = "NORMAL" if all(operation.weight in _UNHURRIED for operation in operations) else "FULL"
         if mode != self._synchronous:
             self._connection.execute(f"PRAGMA synchronous = {mode}")
             self._synchronous = mode
@@ -200,9 +204,9 @@ class Ledger:
     def _without_luxury(self, operations: Operations) -> Operations:
         """What is left of the disk is for DELs."""
         for operation in operations:
-            if operation.weight is Weight.DURABLE:
+            if operation.weight in _LUXURIES:
                 operation.fail(StoreUnavailableError(f"the ledger {self.path} has no disk space left: make room there"))
-        return [operation for operation in operations if operation.weight is not Weight.DURABLE]
+        return [operation for operation in operations if operation.weight not in _LUXURIES]
 
     def _require_place(self) -> None:
         """Write the ledger anew where somebody removed it from under us: a lease in a nameless file is not durable."""
@@ -240,6 +244,7 @@ class Ledger:
 
     def _shut(self) -> None:
         self._closed = True
+        self.flusher.close()
         with self._read_lock:
             self._disconnect()
         self._lock.release()

@@ -71,6 +71,9 @@ class MemoryStore:
                 self._note(lease, "leased", pick.address, pick.reason, now)
             return lease
 
+    def settle(self, generation: int) -> None:
+        pass
+
     def record(
         self, generation: int, addresses: Sequence[LeasedAddress], routes: Sequence[Route], dns: Dns, now: Instant
     ) -> Lease:

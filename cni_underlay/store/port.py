@@ -27,13 +27,19 @@ class Store(Protocol):
     """The node's ledger: leases, the addresses' states, and the history of both."""
 
     def acquire(self, claim: Claim, pools: Sequence[Pool], wanted: Sequence[IPAddress], now: Instant) -> Lease:
-        """Durably lease one address per set from the first of `pools` that can give them all.
+        """Lease one address per set from the first of `pools` that can give them all.
+
+        No kill of the process can lose the lease from here on; a loss of power can until `settle` has returned, and
+        nothing may be answered before that.
 
         With no pools the lease has no addresses yet (a delegate will supply them, see `record`). `wanted` addresses are
         honoured exactly or refused. The lease's claim has its final MAC (`ipam/mac.py`). Raises `AttachmentExistsError`
         where the attachment holds a lease already, `PoolExhaustedError`, `AddressInUseError`, `InvalidConfigError` (a
         wanted address that no range can give).
         """
+
+    def settle(self, generation: int) -> None:
+        """Wait until the lease is on the disk. Raises `StoreUnavailableError` when the disk refuses; end it then."""
 
     def record(
         self, generation: int, addresses: Sequence[LeasedAddress], routes: Sequence[Route], dns: Dns, now: Instant

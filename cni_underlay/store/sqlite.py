@@ -66,6 +66,7 @@ class SQLiteStore:
         self._ledger = Ledger(path, now, reserve)
         self._commits = GroupCommit(self._ledger.commit)
         self._history_rows = history_rows
+        self._tickets: dict[int, int] = {}  # of flushes that somebody will wait for, by generation
 
     @property
     def damage(self) -> Damage | None:
@@ -84,7 +85,13 @@ class SQLiteStore:
 
     def acquire(self, claim: Claim, pools: Sequence[Pool], wanted: Sequence[IPAddress], now: Instant) -> Lease:
         rows.require_storable(claim)  # what cannot be written is refused before anybody else's transaction sees it
-        return self._run(partial(self._acquire, claim, pools, wanted, now))
+        lease = self._run(partial(self._acquire, claim, pools, wanted, now), Weight.DEFERRED)
+        self._tickets[lease.generation] = self._ledger.flusher.ask()
+        return lease
+
+    def settle(self, generation: int) -> None:
+        ticket = self._tickets.pop(generation, 0)
+        self._ledger.flusher.wait(ticket)
 
     def record(
         self, generation: int, addresses: Sequence[LeasedAddress], routes: Sequence[Route], dns: Dns, now: Instant
@@ -123,6 +130,7 @@ class SQLiteStore:
         return self._run(partial(self._release, generations, reason, now), Weight.ESSENTIAL) if generations else 0
 
     def withdraw(self, generation: int, now: Instant) -> None:
+        self._tickets.pop(generation, None)
         self._run(partial(self._withdraw, generation, now), Weight.ESSENTIAL)
 
     def set_aside(
@@ -185,6 +193,7 @@ class SQLiteStore:
         claim = replace(claim, mac=mac_of(claim, chosen.addresses))
         routes, dns = (chosen.pool.routes, chosen.pool.dns) if chosen.pool else ((), Dns())
         generation = writer.insert_lease(claim, terms.written(routes, dns), now)
+        self._ledger.marks.discard(generation)
         if chosen.pool:
             writer.note_quarantine(chosen.pool.name, chosen.pool.quarantine)
         for pick in chosen.picks:

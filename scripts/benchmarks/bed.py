@@ -68,7 +68,7 @@ class Bed:
         config = self.directory / "agent.yaml"
         config.write_text(
             json.dumps({"node": "bench", "socket": str(self.socket), "state_dir": str(self.directory / "state"),
-                        "http": False, "quarantine": "0s", "floor": "0s", "log_level": "warning"})
+                        "http": False, "quarantine": "0s", "floor": "0s"})
         )
         log = (self.directory / "agent.log").open("ab")
         command = [sys.executable, "-m", "cni_underlay.agent", "--config", str(config)]

@@ -15,8 +15,8 @@ import pytest
 from .bed import node as nodes
 from .bed.calls import Caller
 from .bed.chain import Chain
-from .bed.netns import unique
-from .bed.network import Network, Pod, inline, network_conf
+from .bed.netns import Pod, difference, unique
+from .bed.network import Network, inline, network_conf
 from .bed.node import Node
 from .bed.stub import Stub
 
@@ -158,12 +158,22 @@ def chain(network: Callable[..., Network], node: Node) -> Callable[..., Chain]:
     return make
 
 
+@pytest.fixture(scope="session")
+def fresh(_root: None) -> dict[str, Any]:
+    """What a sandbox is like that nobody has touched."""
+    pod = Pod().create()
+    try:
+        return pod.state()
+    finally:
+        pod.remove()
+
+
 @pytest.fixture
-def unchanged(node: Node, pod: Pod) -> Iterator[None]:
-    """The test must leave pod, node and ledger exactly as they were at its start."""
-    before = node.state(), pod.state()
+def unchanged(node: Node, pod: Pod, fresh: dict[str, Any]) -> Iterator[None]:
+    """The test must leave node and ledger as they were at the agent's start, and its sandbox untouched."""
     yield
-    assert (node.state(), pod.state()) == before
+    assert node.changes() == {}
+    assert difference(fresh, pod.state()) == {}
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from .bed.network import Network, Pod, addresses, hosts, inline, network_conf, range4, range6
+from .bed.netns import Pod
+from .bed.network import Network, addresses, hosts, inline, network_conf, range4, range6
 from .bed.node import GATEWAY4, GATEWAY6, MACHINE4, MACHINE6, NODE4, Node
 
 spec = pytest.mark.spec

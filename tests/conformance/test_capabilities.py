@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from .bed.network import Network, Pod, hosts, inline, network_conf, own_interface, range4
+from .bed.netns import Pod
+from .bed.network import Network, hosts, inline, network_conf, own_interface, range4
 from .bed.node import GATEWAY4, Node
 
 spec = pytest.mark.spec

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from .bed.chain import Chain
-from .bed.netns import unique
-from .bed.network import Network, Pod, addresses, hosts, inline, own_interface, range4
+from .bed.netns import Pod, unique
+from .bed.network import Network, addresses, hosts, inline, own_interface, range4
 from .bed.node import GATEWAY4, Node
 from .bed.stub import Stub
 

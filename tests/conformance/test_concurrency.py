@@ -207,3 +207,24 @@ def _communicate_and_kill(node: Node, process: "subprocess.Popen[bytes]", own: N
     process.stdin.close()
     time.sleep(after)
     node.kill_agent()
+
+
+@spec("A-19", "A-2", "G-7")
+def test_a_link_that_an_agent_was_killed_right_behind_is_removed(
+    own_node: Node, pod: Pod, networks: Callable[..., Network], datapath: str
+) -> None:
+    """The kernel takes the mark of a link only in a second step."""
+    own = networks(own_node, datapath=datapath)
+    clean = pod.state()
+    own.add(pod).succeed()
+    (lease,) = own.leases()
+    own_node.kill_agent()
+    pod.configure("link set eth0 down", 'link set eth0 alias ""')
+    if lease["host_ifname"]:
+        own_node.host.configure(f"link set {lease['host_ifname']} down", f'link set {lease["host_ifname"]} alias ""')
+    own_node.start_agent()
+    own.add(pod).succeed()
+    own.check(pod).succeed()
+    own.delete(pod).succeed()
+    assert pod.state() == clean
+    assert own_node.changes() == {}

@@ -4,8 +4,6 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from .bed.statements import NOT_THE_PLUGINS, STATEMENTS
 
 HERE = Path(__file__).parent
@@ -26,9 +24,9 @@ def _proven() -> Iterator[tuple[str, str]]:
 PROVEN = tuple(_proven())
 
 
-@pytest.mark.parametrize("statement", [each for each in STATEMENTS if each not in NOT_THE_PLUGINS])
-def test_the_statement_is_proven(statement: str) -> None:
-    assert [test for named, test in PROVEN if named == statement]
+def test_every_statement_that_concerns_a_plugin_has_a_test() -> None:
+    named = {statement for statement, _ in PROVEN}
+    assert [each for each in STATEMENTS if each not in NOT_THE_PLUGINS and each not in named] == []
 
 
 def test_no_test_names_a_statement_that_does_not_exist() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from .bed.calls import Caller
-from .bed.network import VERSIONS, Network, Pod, hosts, inline, network_conf, range4
+from .bed.netns import Pod, difference
+from .bed.network import VERSIONS, Network, hosts, inline, network_conf, range4
 from .bed.node import Node
 from .bed.stub import Stub
 
@@ -365,6 +366,20 @@ def test_parallel_dels_of_one_attachment_all_succeed(
         for outcome in [pool.submit(own.delete, pod, netns=path) for path in [pod.path, ""] * 6]:
             outcome.result().succeed()
     assert node.changes() == {}
+
+
+@spec("D-1")
+def test_the_nodes_own_link_goes_soon_after_the_last_pod(
+    own_node: Node, pod: Pod, networks: Callable[..., Network]
+) -> None:
+    before = own_node.host.state()
+    own = networks(own_node, datapath="macvlan")
+    own.add(pod).succeed()
+    own.delete(pod).succeed()
+    deadline = time.monotonic() + 10
+    while difference(before, own_node.host.state()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @spec("D-3")

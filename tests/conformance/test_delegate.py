@@ -11,8 +11,8 @@ import pytest
 from .bed.calls import Caller
 from .bed.chain import TOOLS
 from .bed.forms import OLD, require_form
-from .bed.netns import unique
-from .bed.network import VERSIONS, Network, Pod, addresses, hosts, inline, range4, range6
+from .bed.netns import Pod, unique
+from .bed.network import VERSIONS, Network, addresses, hosts, inline, range4, range6
 from .bed.node import GATEWAY4, MASTER, Node
 
 spec = pytest.mark.spec

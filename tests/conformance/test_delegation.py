@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from .bed.forms import OLD, require_form
-from .bed.network import VERSIONS, Network, Pod, addresses, hosts, network_conf, own_interface
+from .bed.netns import Pod
+from .bed.network import VERSIONS, Network, addresses, hosts, network_conf, own_interface
 from .bed.node import GATEWAY4, GATEWAY6, Node
 from .bed.stub import Stub
 

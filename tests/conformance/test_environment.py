@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from .bed.calls import Caller
-from .bed.network import Network, Pod, network_conf, own_interface
+from .bed.netns import Pod
+from .bed.network import Network, network_conf, own_interface
 from .bed.network import inline as ranges
 from .bed.node import Node
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from .bed.network import Network, Pod, inline
+from .bed.netns import Pod
+from .bed.network import Network, inline
 from .bed.node import Node
 from .bed.stub import Stub
 

@@ -220,15 +220,15 @@ def _fill(directory: Path) -> Path:
 
 @spec("A-18", "D-10", "S-3", "O-3")
 def test_on_a_full_disk_no_add_answers_and_every_del_does(
-    idle_node: Node, small_disk: Callable[..., Path], pods: Callable[[], Pod], datapath: str
+    idle_node: Node, small_disk: Callable[..., Path], pods: Callable[[], Pod]
 ) -> None:
     disk = small_disk("size=24m")
     idle_node.start_agent()
     idle_node.clean = idle_node.state()
-    conf = CONF | {"datapath": datapath}
+    conf = CONF | {"datapath": "macvlan"}
     first, second = pods(), pods()
     clean = second.state()
-    idle_node.call(first, "ADD", conf).succeed()
+    idle_node.call(first, "ADD", CONF).succeed()
     filler = _fill(disk)
     refused = None
     for _ in range(3000):  # what is left of pages already allocated is used up first
@@ -242,7 +242,7 @@ def test_on_a_full_disk_no_add_answers_and_every_del_does(
     assert second.state() == clean
     idle_node.cni("STATUS", conf).refuse(50)
     idle_node.call(second, "DEL", conf).succeed()
-    idle_node.call(first, "DEL", conf).succeed()
+    idle_node.call(first, "DEL", CONF).succeed()
     assert idle_node.changes() == {}
     filler.unlink()
     deadline = time.monotonic() + 15  # the agent looks for space now and then

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from .bed.forms import require_form
-from .bed.network import VERSIONS, Network, Pod, addresses, inline, network_conf
+from .bed.netns import Pod
+from .bed.network import VERSIONS, Network, addresses, inline, network_conf
 from .bed.node import Node
 
 spec = pytest.mark.spec

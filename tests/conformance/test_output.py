@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from .bed.calls import Caller
-from .bed.network import VERSIONS, Network, Pod, network_conf
+from .bed.netns import Pod
+from .bed.network import VERSIONS, Network, network_conf
 from .bed.network import inline as ranges
 from .bed.node import Node
 from .bed.stub import Stub

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from .bed.forms import OLD, WITH_FAMILY, require_form
-from .bed.network import VERSIONS, Network, Pod, addresses, hosts, inline, own_interface, range4, range6
+from .bed.netns import Pod
+from .bed.network import VERSIONS, Network, addresses, hosts, inline, own_interface, range4, range6
 from .bed.node import GATEWAY4, GATEWAY6, MASTER, Node
 
 spec = pytest.mark.spec

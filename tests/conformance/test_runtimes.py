@@ -113,7 +113,7 @@ def _reboot(node: Node, pods: list[Pod], tmp_path: Path) -> None:
     node.launcher = ("/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, "sh")
     node.wire()
     node.start_agent()
-    node.clean = node.host.state() | {"leases": []}
+    node.clean = node.state() | {"leases": []}
 
 
 @spec("T-4", "D-4")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from .bed import node as nodes
-from .bed.network import Network, Pod, inline, network_conf, range4
+from .bed.netns import Pod
+from .bed.network import Network, inline, network_conf, range4
 from .bed.node import Node
 from .bed.stub import Stub
 

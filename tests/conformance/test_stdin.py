@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from .bed.network import Network, Pod, inline, network_conf
+from .bed.netns import Pod
+from .bed.network import Network, inline, network_conf
 from .bed.node import Node
 
 spec = pytest.mark.spec

@@ -129,6 +129,20 @@ def test_an_emptied_ledger_beside_a_log_is_damage_and_the_log_is_kept(
     assert Path(f"{found.damage.aside}-wal").read_bytes() == log
 
 
+def test_a_damaged_ledger_and_its_log_are_kept_apart_as_they_were_found(
+    full_ledger: Path, open_store: OpenStore, tmp_path: Path, clock: Clock, make_claim: MakeClaim, pool: Pool
+) -> None:
+    open_store().acquire(make_claim(), [pool], [], clock())
+    remains = tmp_path / "remains"
+    shutil.copytree(full_ledger.parent, remains)
+    (remains / "ledger.db-shm").unlink()
+    overwrite(remains / "ledger.db", 10 * 4096, 3 * 4096)  # behind the first pages, before the free ones
+    before = [(remains / name).read_bytes() for name in ("ledger.db", "ledger.db-wal")]
+    damage = open_store(remains / "ledger.db").damage
+    assert damage is not None
+    assert [damage.aside.read_bytes(), Path(f"{damage.aside}-wal").read_bytes()] == before
+
+
 def test_a_torn_log_loses_the_torn_commit_only(
     open_store: OpenStore, ledger_path: Path, tmp_path: Path, clock: Clock, make_claim: MakeClaim, pool: Pool
 ) -> None:

@@ -91,6 +91,23 @@ def test_on_a_full_disk_an_add_is_refused_and_a_del_is_not(
     assert store.acquire(loser, [pool], [], clock()) in store.leases()
 
 
+def test_adds_that_failed_on_a_full_disk_left_no_trace_in_memory(
+    store: SQLiteStore, small_disk: Path, make_claim: MakeClaim, make_pool: MakePool, pool: Pool, clock: Clock
+) -> None:
+    tiny = make_pool("10.9.0.0/29", name="first-used-on-the-full-disk")
+    filler = fill(small_disk)
+    acquired_until_full(store, make_claim, pool, clock)
+    for _ in range(10):
+        with pytest.raises(StoreUnavailableError):
+            store.acquire(make_claim(), [tiny], [], clock())
+    assert store.has_room(tiny, clock())
+    filler.unlink()
+    store.tidy(clock.advance(6))
+    found = [store.acquire(make_claim(), [tiny], [], clock()).addresses[0].interface.ip for _ in range(5)]
+    assert [str(ip) for ip in found] == [f"10.9.0.{host}" for host in range(2, 7)]
+    assert store.counters.reloads == 0
+
+
 def test_what_was_committed_to_a_full_disk_is_there_after_a_restart(
     store: SQLiteStore, small_disk: Path, make_claim: MakeClaim, pool: Pool, clock: Clock
 ) -> None:

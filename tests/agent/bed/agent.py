@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -145,10 +144,9 @@ class Agent:
         return self.process.wait(SECONDS)
 
     def kill(self) -> None:
-        """SIGKILL to its process group's leader and to itself; no effect where it has ended."""
+        """SIGKILL; no effect where it has ended."""
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                self.process.kill()
+            self.process.kill()
             self.process.wait(SECONDS)
 
     def failure(self, *prefix: str) -> str:

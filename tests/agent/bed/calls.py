@@ -1,6 +1,7 @@
 """Calls of the real client, as a runtime makes them."""
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,22 +67,21 @@ class Runtime:
         }
 
     def start(self, verb: str, pod: Pod | None = None, **keys: Any) -> "subprocess.Popen[bytes]":
-        """Start a call and let it run. Standard input is given."""
-        process = self.node.inside(
-            lambda: subprocess.Popen(
-                [self.node.bin / "underlay"],
-                env=self.variables(verb, pod),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
+        """Start a call and let it run. Its standard input is whole already, whether it reads it or not."""
+        descriptor = os.memfd_create("stdin")
+        with open(descriptor, "w+b", buffering=0) as stdin:  # noqa: PTH123  # a descriptor
+            stdin.write(json.dumps(self.configuration(**keys)).encode())
+            stdin.seek(0)
+            return self.node.inside(
+                lambda: subprocess.Popen(
+                    [self.node.bin / "underlay"],
+                    env=self.variables(verb, pod),
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd="/",
+                )
             )
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(self.configuration(**keys)).encode())
-        process.stdin.close()
-        process.stdin = None  # communicate() would close it again
-        return process
 
     def __call__(self, verb: str, pod: Pod | None = None, **keys: Any) -> Outcome:
         """A call from start to end; `keys` go over the configuration's."""

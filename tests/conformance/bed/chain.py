@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .calls import Outcome
-from .network import CACHED_SINCE, Pod, in_version
+from .netns import Pod
+from .network import CACHED_SINCE, in_version
 from .node import Node
 
 # Debian's tools, for the reference plugins that execute iptables; ours gets it too and must not mind.

@@ -25,6 +25,7 @@ NODE4, NODE6 = "10.89.0.2", "fd00:89::2"
 MACHINE4, MACHINE6 = "10.89.0.3", "fd00:89::3"
 MASTER = "eth0"
 START_SECONDS = 30.0
+HOST_LINK = "cni-underlay:host:"  # the mark of the node's own link on a master
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,8 +179,17 @@ class Node:
         return [lease for lease in self.ask("leases") if network in (None, lease["network"])]
 
     def state(self) -> dict[str, Any]:
-        """All that a call could leave behind on the node: kernel and ledger."""
-        return self.host.state() | {"leases": self.leases()}
+        """All that a call could leave behind on the node: kernel and ledger.
+
+        Without the node's own links on its masters: they are shared by attachments, and outlive the last for a moment.
+        """
+        kernel = self.host.state()
+        own = {link["ifname"] for link in kernel["links"] if link.get("ifalias", "").startswith(HOST_LINK)}
+        parts = {
+            part: [entry for entry in entries if not own & {entry.get("ifname"), entry.get("dev")}]
+            for part, entries in kernel.items()
+        }
+        return parts | {"leases": self.leases()}
 
     def changes(self) -> dict[str, Any]:
         """What differs from the state after the agent's start."""

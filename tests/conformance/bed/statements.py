@@ -6,6 +6,7 @@ M must, S should, R robustness. The numbering is that of the project's list of s
 MUST = "M"
 SHOULD = "S"
 ROBUST = "R"
+UNMARKED = ""
 
 STATEMENTS: dict[str, str] = {
     **dict.fromkeys(("E-1", "E-2", "E-4", "E-5", "E-6", "E-8", "E-10", "E-11", "E-12", "E-13", "E-14", "E-16"), MUST),
@@ -40,11 +41,12 @@ STATEMENTS: dict[str, str] = {
     "P-6": ROBUST,
     **dict.fromkeys(("H-1", "H-2", "H-3", "H-4"), MUST),
     **dict.fromkeys(("K-1", "K-2", "K-3", "K-4"), MUST),
-    **dict.fromkeys(("L-1", "L-2", "L-3", "L-4", "L-5"), MUST),
-    **dict.fromkeys(("B-1", "B-2", "B-3", "B-4", "B-5", "B-6", "B-7", "B-8"), MUST),
+    **dict.fromkeys(("L-1", "L-2", "L-3", "L-4", "L-5"), UNMARKED),
+    **dict.fromkeys(("B-1", "B-2", "B-3", "B-4", "B-5", "B-6", "B-7", "B-8"), UNMARKED),
     **dict.fromkeys(("T-1", "T-2", "T-3", "T-4", "T-5"), MUST),
     "T-6": ROBUST,
-    **dict.fromkeys(("N-1", "N-2", "N-3", "N-4", "N-5", "N-6"), MUST),
+    **dict.fromkeys(("N-1", "N-4", "N-5", "N-6"), MUST),
+    **dict.fromkeys(("N-2", "N-3"), UNMARKED),
     "N-7": ROBUST,
 }
 

@@ -118,7 +118,7 @@ class Model:
         elsewhere = set().union(*(each.closed() for each in self.pools.values()))
         for key in [*(key for key in free if key not in elsewhere), *free]:
             return key
-        for since, key in sorted(naive.rests):
+        for since, key in sorted(naive.rests, key=lambda entry: entry[0]):
             if key in usable and now - since >= pool.floor:
                 return key
         raise RefusedError(PoolExhaustedError)
@@ -202,6 +202,7 @@ class BookAgainstModel(RuleBasedStateMachine):
     def release(self, data: st.DataObject, most: int) -> None:
         held = [(name, key) for name, naive in self.model.pools.items() for key in sorted(naive.leased)]
         for name, key in data.draw(st.permutations(held))[:most]:
+            self.now += 0.001  # no two rests of one age: which of them comes first is nobody's promise
             self.model.of(name).leased.remove(key)
             self.model.of(name).rests.append((self.now, key))
             self.book.release(name, key, self.now)
@@ -211,6 +212,7 @@ class BookAgainstModel(RuleBasedStateMachine):
         held = [(name, key) for name, naive in self.model.pools.items() for key in sorted(naive.leased)]
         if not held:
             return
+        self.now += 0.001
         name, key = data.draw(st.sampled_from(held))
         since = data.draw(st.none() | st.just(self.now - 3.0))
         self.model.of(name).leased.remove(key)
@@ -261,4 +263,4 @@ class BookAgainstModel(RuleBasedStateMachine):
 
 
 TestBookAgainstModel = BookAgainstModel.TestCase
-TestBookAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBookAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

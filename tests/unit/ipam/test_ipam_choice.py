@@ -266,3 +266,16 @@ def test_an_edited_pool_never_gives_what_is_leased_from_its_old_shape(book: Book
     assert not held & more
     with pytest.raises(PoolExhaustedError):
         take(book, large)
+
+
+def test_a_release_that_is_undone_after_its_rest_was_over_leaves_the_address_leased(
+    book: Book, make_pool: MakePool
+) -> None:
+    pool = make_pool("10.7.0.0/30", quarantine=0, floor=0)
+    take(book, pool)
+    book.begin()
+    rest(book, pool, "10.7.0.2", 0.0)
+    assert has_room(book, pool, 0.0)
+    book.revert()
+    with pytest.raises(PoolExhaustedError):
+        take(book, pool)
