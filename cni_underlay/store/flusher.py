@@ -11,6 +11,8 @@ from pathlib import Path
 
 from cni_underlay.errors import StoreUnavailableError
 
+_REMEMBERED = 1000  # failed flushes: whoever asked for one waits for it within milliseconds
+
 
 @dataclass(slots=True)
 class _Waiter:
@@ -72,7 +74,7 @@ class Flusher:
             with self._mutex:
                 if failure:
                     # A later success would not bring back what this one lost (fsync(2): pages are marked clean).
-                    self._failures.append((range(self._done + 1, target + 1), failure))
+                    self._failures = [*self._failures[-_REMEMBERED:], (range(self._done + 1, target + 1), failure)]
                 self._done = target
                 ready = [waiter for waiter in self._waiters if waiter.ticket <= target]
                 self._waiters = [waiter for waiter in self._waiters if waiter.ticket > target]

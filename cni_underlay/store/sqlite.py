@@ -127,6 +127,8 @@ class SQLiteStore:
             )
 
     def release(self, generations: Sequence[int], reason: str, now: Instant) -> int:
+        for generation in generations:
+            self._tickets.pop(generation, None)
         return self._run(partial(self._release, generations, reason, now), Weight.ESSENTIAL) if generations else 0
 
     def withdraw(self, generation: int, now: Instant) -> None:

@@ -179,19 +179,18 @@ def test_parallel_deletions_of_one_attachment_all_succeed(attached: Attached) ->
 def test_it_goes_on_past_a_failing_step_and_tells_it_at_the_end(
     attached: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delete = links.delete
-
     def refuse(kernel: RequestSocket, index: int) -> None:
         raise PermissionError(1, "No such file or directory")
 
     monkeypatch.setattr(links, "delete", refuse)
+    monkeypatch.setattr(links, "see_off", refuse)
     with pytest.raises(DatapathError, match="could not be removed completely") as caught:
         attached.node.datapath.delete(attached.lease, attached.pod.descriptor)
     assert "EPERM" in caught.value.details
     # A runtime reads these words as success (go-cni, Remove).
     assert not re.search("not found|no such file", f"{caught.value} {caught.value.details}", re.IGNORECASE)
     assert "10.9.0.20 " not in attached.node.ip("neigh", "show", "proxy")
-    monkeypatch.setattr(links, "delete", delete)
+    monkeypatch.undo()
     attached.node.datapath.delete(attached.lease, attached.pod.descriptor)
     attached.nothing_is_left()
 
