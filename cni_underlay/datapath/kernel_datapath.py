@@ -60,6 +60,12 @@ class KernelDatapath:
             masters.require(requests, master)
 
     def create(self, wiring: Wiring, netns: int) -> Wired:
+        return self._make(wiring, netns, _WIRE[wiring.kind])
+
+    def complete(self, wiring: Wiring, netns: int) -> Wired:
+        return self._make(wiring, netns, segment.complete)
+
+    def _make(self, wiring: Wiring, netns: int, wire: Callable[[Work], Wired]) -> Wired:
         identity(netns)
         with self._requests(f"make {wiring.attachment.ifname}") as requests, ExitStack() as undo:
             master = masters.require(requests, wiring.master)
@@ -68,7 +74,7 @@ class KernelDatapath:
             work = Work(
                 shared=self._shared, requests=requests, wiring=wiring, plan=plan, master=master, netns=netns, undo=undo
             )
-            wired = _WIRE[wiring.kind](work)
+            wired = wire(work)
             undo.pop_all()
             return wired
 

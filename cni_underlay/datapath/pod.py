@@ -11,7 +11,7 @@ from cni_underlay.datapath.netlink import Message, RefusedError, RequestSocket
 from cni_underlay.datapath.netns import inside
 from cni_underlay.datapath.plan import PodPlan
 from cni_underlay.datapath.refusal import kernel, refused
-from cni_underlay.errors import DatapathError, InvalidConfigError, UnderlayError
+from cni_underlay.errors import DatapathError, InvalidConfigError, TryAgainLaterError, UnderlayError
 from cni_underlay.records import Route
 
 # Where a route like ours exists already (another interface of the same container came first), ours stands behind it.
@@ -63,7 +63,9 @@ def configure(pod: Pod, index: int, plan: PodPlan, node_routes: tuple[Route, ...
     for refusal in refusals:
         place = refusal.position - len(first)
         if place < 0:
-            raise refused(f"configure {plan.ifname}", refusal) from refusal
+            if (first[refusal.position].kind, refusal.errno) == (messages.RTM_NEWADDR, errno.EEXIST):
+                continue  # the link is ours alone: it has the address since it was made (see `segment.complete`)
+            raise _refused_link(plan, refusal) from refusal
         if refusal.errno != errno.EEXIST:
             raise _refused_route(routes[place], refusal) from refusal
         if place < len(plan.routes):
@@ -98,6 +100,14 @@ def _route(index: int, route: Route) -> Message:
 def _behind(route: Route, index: int) -> Route:
     base = _LATER_PRIORITY[route.dst.version] if route.priority is None else route.priority
     return replace(route, priority=base + index)
+
+
+def _refused_link(plan: PodPlan, refusal: RefusedError) -> UnderlayError:
+    error = refused(f"configure {plan.ifname}", refusal)
+    if refusal.errno == errno.EADDRINUSE:  # macvlan_open()
+        message = f"the MAC {hardware.mac_text(plan.mac)} is in use by another interface on the same master"
+        return TryAgainLaterError(message, error.details)
+    return error
 
 
 def _refused_route(route: Route, refusal: RefusedError) -> UnderlayError:

@@ -82,6 +82,12 @@ class Datapath(Protocol):
         An interface of that name that exists already is an error and stays untouched.
         """
 
+    def complete(self, wiring: Wiring, netns: int) -> Wired:
+        """Give a macvlan or ipvlan interface that `create` made without addresses what it lacks; else as `create`.
+
+        A failure leaves the interface itself to `delete`.
+        """
+
     def wired(self, wiring: Wiring, netns: int) -> Wired | None:
         """What the kernel has, when the attachment is complete; None when any part of it is missing or different."""
 

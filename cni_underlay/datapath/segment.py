@@ -6,9 +6,9 @@ with `l3` the kernel lets nobody answer: machines need a route to the pod by the
 from the pod by the master alone (ipvlan_process_outbound()), so that veth pods of the same node are out of reach.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from cni_underlay.datapath import host_link, links, masters, messages, pod, proxy
+from cni_underlay.datapath import facts, host_link, links, masters, messages, pod, proxy
 from cni_underlay.datapath.facts import host_route
 from cni_underlay.datapath.netlink import Message, attribute, number32
 from cni_underlay.datapath.netns import requests_in
@@ -16,6 +16,7 @@ from cni_underlay.datapath.plan import node_routes
 from cni_underlay.datapath.port import Wired
 from cni_underlay.datapath.refusal import kernel
 from cni_underlay.datapath.work import Work
+from cni_underlay.errors import DatapathError
 from cni_underlay.records import DatapathKind, IPAddress
 
 
@@ -24,22 +25,47 @@ def wire(work: Work) -> Wired:
 
     In this order, because a conflict of addresses then costs no link, whose removal takes the kernel 16 ms.
     """
+    way = _lead(work)
+    index = work.make(lambda index: _link(work, index), lambda index: _unmake(work, index))
+    return _finish(work, index, way)
+
+
+def complete(work: Work) -> Wired:
+    """The same with the link that `wire` has made without addresses. Raises `DatapathError` where it is gone."""
     plan = work.plan
+    with requests_in(work.netns) as inner, kernel(f"look up {plan.ifname}"):
+        link = facts.link_named(inner, plan.ifname)
+    if link is None or link.alias != plan.alias:
+        raise DatapathError(f"{plan.ifname} went away while its addresses were fetched")
+    return _finish(work, link.index, _lead(work))
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a pod reaches its node by IPv6: the node's addresses, and the hop to them, if there is one."""
+
     hop: IPAddress | None = None
     node: tuple[IPAddress, ...] = ()
-    if host_link.serves(plan):
-        own = work.shared.host_links.ensure(work.requests, work.master, plan)
-        # Scope global: with scope link the kernel would take the host-side link's own address as source.
-        work.add_host_routes(own.index, [replace(host_route(ip), scope=messages.SCOPE_GLOBAL) for ip in plan.ips])
-        hop = own.hop
-        if hop:  # it is what pods with IPv6 addresses reach the node's by; IPv4 finds them through ARP
-            with kernel(f"read the addresses of {work.master.name}"):
-                node = masters.own_addresses(work.requests, work.master)
-    else:
+
+
+def _lead(work: Work) -> _Way:
+    plan = work.plan
+    if not host_link.serves(plan):
         work.shared.log.info("%s %s: the node itself cannot reach %s", plan.kind, plan.mode, plan.ifname)
-    index = work.make(lambda index: _link(work, index), lambda index: _unmake(work, index))
+        return _Way()
+    own = work.shared.host_links.ensure(work.requests, work.master, plan)
+    # Scope global: with scope link the kernel would take the host-side link's own address as source.
+    work.add_host_routes(own.index, [replace(host_route(ip), scope=messages.SCOPE_GLOBAL) for ip in plan.ips])
+    if not own.hop:  # it is what pods with IPv6 addresses reach the node's by; IPv4 finds them through ARP
+        return _Way()
+    with kernel(f"read the addresses of {work.master.name}"):
+        return _Way(own.hop, masters.own_addresses(work.requests, work.master))
+
+
+def _finish(work: Work, index: int, way: _Way) -> Wired:
+    plan = work.plan
     with pod.entered(work.netns, plan) as inner:
-        routes = pod.configure(inner, index, plan, node_routes(plan, node, hop if inner.ipv6 else None))
+        routes = pod.configure(inner, index, plan, node_routes(plan, way.node, way.hop if inner.ipv6 else None))
     if plan.proxied:
         proxy.answer(work)
     mac = plan.mac or work.master.mac

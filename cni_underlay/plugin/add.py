@@ -12,7 +12,7 @@ from cni_underlay.plugin import delegate
 from cni_underlay.plugin.namespaces import lease_netns, require_netns, stands
 from cni_underlay.plugin.pools import resolve
 from cni_underlay.plugin.services import Request, Services, retire_master
-from cni_underlay.records import Claim, DatapathKind, Lease, LeasedAddress
+from cni_underlay.records import Attachment, Claim, DatapathKind, Lease, LeasedAddress
 
 HOST_LINK_PREFIX = "und"  # + 11 hexadecimal digits of the attachment's digest: 14 of IFNAMSIZ's 15
 
@@ -104,11 +104,19 @@ def _claim(services: Services, request: Request, netns_inode: int) -> Claim:
         mode=conf.mode,
         master=conf.master or services.datapath.default_master(),
         mtu=conf.mtu,
-        mac=requested_mac(conf, request.call),
+        mac=requested_mac(conf, request.call) or _mac_before_addresses(conf, attachment),
         host_ifname=HOST_LINK_PREFIX + attachment.digest[:11] if conf.datapath is DatapathKind.VETH else "",
         netns_path=request.call.netns,
         netns_inode=netns_inode,
     )
+
+
+def _mac_before_addresses(conf: NetConf, attachment: Attachment) -> str:
+    """Where the interface comes before its addresses, the MAC cannot follow from them; '' everywhere else."""
+    if conf.datapath is not DatapathKind.MACVLAN or isinstance(conf.ipam, IpamConf):
+        return ""
+    digest = attachment.digest
+    return ":".join(["0a", "75", *(digest[place : place + 2] for place in range(0, 8, 2))])  # locally administered
 
 
 def _attach(services: Services, request: Request, claim: Claim, netns: int) -> bytes:
@@ -118,16 +126,18 @@ def _attach(services: Services, request: Request, claim: Claim, netns: int) -> b
         withdraw = undo.enter_context(ExitStack())
         withdraw.callback(retire_master, services, lease)
         withdraw.callback(services.store.withdraw, lease.generation, services.clock())
+        wire = services.datapath.create
         if isinstance(conf.ipam, DelegateConf):
-            with request.steps.step("delegate"):
-                given = delegate.add(services, request, conf.ipam)
-            undo.callback(delegate.undo_add, services, request, conf.ipam)
-            addresses = delegated_addresses(conf, conf.ipam, given)
-            lease = services.store.record(lease.generation, addresses, given.routes, given.dns, services.clock())
+            if claim.datapath is not DatapathKind.VETH:
+                # A DHCP client asks through the interface. A veth has no segment to ask, and needs its routes at once.
+                wire(wiring_of(lease), netns)
+                wire = services.datapath.complete
+                undo.callback(services.datapath.delete, lease, netns)
+            lease = _delegated(services, request, conf.ipam, lease, undo)
         request.note(lease)
         _answer_addresses(request, lease)  # an old version that cannot say this is refused before anything is made
         with request.steps.step("wire"):
-            wired = services.datapath.create(wiring_of(lease), netns)
+            wired = wire(wiring_of(lease), netns)
         # From here on the address was on the wire: whatever fails now, it rests before its next owner.
         withdraw.pop_all()
         undo.callback(_detach, services, lease, netns, "ADD failed")
@@ -138,6 +148,15 @@ def _attach(services: Services, request: Request, claim: Claim, netns: int) -> b
         services.owed[request.attachment] = request
         undo.pop_all()
         return answer
+
+
+def _delegated(services: Services, request: Request, ipam: DelegateConf, lease: Lease, undo: ExitStack) -> Lease:
+    """The lease with what the delegate gave."""
+    with request.steps.step("delegate"):
+        given = delegate.add(services, request, ipam)
+    undo.callback(delegate.undo_add, services, request, ipam)
+    addresses = delegated_addresses(request.conf, ipam, given)
+    return services.store.record(lease.generation, addresses, given.routes, given.dns, services.clock())
 
 
 def _lease(services: Services, request: Request, claim: Claim) -> Lease:

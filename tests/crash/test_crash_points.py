@@ -39,7 +39,8 @@ def killed_at(agent: Agent, step: int, calls: str) -> Iterator[None]:
             assert b"attached" in tracer.stderr.readline()
             yield
         finally:
-            tracer.terminate()
+            # Not SIGTERM: strace would detach from each thread in turn, and wait for ever for one that is a zombie.
+            tracer.kill()
             tracer.wait()
 
 
@@ -56,7 +57,9 @@ class Bench:
         """A call during which the agent is killed, or not, where it has fewer steps; the agent serves afterwards."""
         with killed_at(self.agent, step, calls):
             outcome = self.runtime(verb, pod)
-        survived = self.agent.process.poll() is None
+        process = self.agent.process
+        await_true(lambda: process.poll() is not None or self.agent.serves(), "the agent serves, or is gone")
+        survived = process.poll() is None
         if not survived:
             self.agent.start()
         return outcome, survived
