@@ -1,4 +1,4 @@
-"""The nouns of the project: immutable records that every layer shares and that know nothing of files, sockets or kernels."""
+"""The nouns of the project: immutable records that every layer shares, without files, sockets or kernels."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Attachment:
     @property
     def digest(self) -> str:
         """40 hexadecimal digits that stand for the three fields where the kernel has little room for names."""
-        text = "\0".join((self.network, self.container_id, self.ifname))
+        text = f"{self.network}\0{self.container_id}\0{self.ifname}"
         return hashlib.sha1(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
 
@@ -80,7 +80,7 @@ class Dns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressRange:
-    """Addresses `first` to `last`, both included, of one subnet. Network, broadcast and gateway are never among the usable."""
+    """Addresses `first` to `last`, both included, of one subnet; network, broadcast and gateway are never given."""
 
     subnet: IPNetwork
     first: IPAddress
@@ -91,9 +91,9 @@ class AddressRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Where addresses come from: each set of ranges gives one address to an attachment (a dual-stack pool has two sets).
+    """Where addresses come from: each set of ranges gives an attachment one address (dual stack: two sets).
 
-    `quarantine` and `floor` are seconds: how long a freed address rests, and how long at least when nothing else is left.
+    `quarantine` and `floor` are seconds: how long a freed address rests, and at least when nothing else is left.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedAddress:
-    """One address of a lease: `interface` carries the subnet's prefix length, `slot` the index of the pool's set it came from."""
+    """One address of a lease, with the subnet's prefix length; `slot` is the index of the pool's set that gave it."""
 
     pool: str
     slot: int
@@ -177,7 +177,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUsage:
-    """Counts of one pool in this ledger. `size` is 0 where the ledger alone cannot know it (inline ranges of a past ADD)."""
+    """Counts of addresses of one pool in this ledger, by state."""
 
     pool: str
     leased: int

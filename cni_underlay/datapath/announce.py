@@ -7,7 +7,6 @@ packet_release()).
 
 import heapq
 import itertools
-import logging
 import socket
 import struct
 import threading
@@ -71,8 +70,7 @@ def _checksum(data: bytes) -> bytes:
 class Announcer:
     """Sends at once from the calling thread (8 µs a frame), and again from one thread of its own."""
 
-    def __init__(self, node: Node, log: logging.Logger) -> None:
-        self._log = log
+    def __init__(self, node: Node) -> None:
         # Protocol 0: a socket that only sends, so the kernel copies no traffic for it.
         self._socket = node.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0))
         self._changed = threading.Condition()
@@ -124,7 +122,7 @@ class Announcer:
         return None
 
     def _schedule(self, announcement: Announcement, pauses: tuple[float, ...]) -> None:
-        """Put the next repetition on the heap. Wakes nobody: the thread looks in time, and waking it costs an ADD 0.3 ms."""
+        """Put the next repetition on the heap. Wakes nobody: the thread looks in time; to wake it costs 0.3 ms."""
         due = time.monotonic() + pauses[0]
         heapq.heappush(self._due, (due, next(self._order), announcement, pauses[1:]))
 

@@ -2,6 +2,7 @@
 
 import errno
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -21,7 +22,8 @@ class Link:
     """An interface.
 
     `parent` is its lower device's or peer's index (in that one's namespace), `port_of` the kind of the bridge or bond
-    it is a port of, `mode` the number of a macvlan's or ipvlan's mode.
+    it is a port of, `mode` the number of a macvlan's or ipvlan's mode. `unfinished`: made here, and not marked yet with
+    whose it is, because the agent was killed in between.
     """
 
     index: int
@@ -37,6 +39,7 @@ class Link:
     parent: int
     port_of: str
     mode: int
+    unfinished: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,11 @@ def links_marked(kernel: RequestSocket, mark: str) -> list[Link]:
     return [link for link in found if link.alias.startswith(mark)]
 
 
+def links_unfinished(kernel: RequestSocket) -> list[Link]:
+    found = (parse_link(payload) for payload in kernel.dump(messages.all_links()) if messages.OUR_GROUP in payload)
+    return [link for link in found if link.unfinished]
+
+
 def _link(kernel: RequestSocket, request: Message) -> Link | None:
     try:
         return parse_link(kernel.get(request))
@@ -133,7 +141,8 @@ def parse_link(payload: bytes) -> Link:
         loopback=arphrd == _ARPHRD_LOOPBACK,
         parent=word(found.get(messages.IFLA_LINK)),
         port_of=string(info.get(messages.IFLA_INFO_SLAVE_KIND)) if _IFLA_MASTER in found else "",
-        mode=int.from_bytes(mode, "little") if len(mode) in {2, 4} else 0,
+        mode=int.from_bytes(mode, sys.byteorder) if len(mode) in {2, 4} else 0,
+        unfinished=word(found.get(messages.IFLA_GROUP)) == messages.GROUP and messages.IFLA_IFALIAS not in found,
     )
 
 

@@ -13,11 +13,12 @@ One link for each master, made with its first pod on the segment. Routes to thos
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from cni_underlay.datapath import facts, hardware, links, messages, sysctl
+from cni_underlay.datapath import facts, hardware, links, masters, messages, sysctl
 from cni_underlay.datapath.facts import Link
 from cni_underlay.datapath.forwarding import Forwarding
 from cni_underlay.datapath.links import Indexes, delete, make
@@ -29,6 +30,8 @@ from cni_underlay.errors import InvalidConfigError
 from cni_underlay.records import DatapathKind, IPAddress
 
 _PREFIX = "undh"
+# A node's new address is known to pods that come later than this; until then they find it by ARP.
+_KNOWN_SECONDS = 10.0
 _OWN_ADDRESS = IPv4Interface((hardware.HOP4, 32))
 _SETTINGS = {
     messages.DEVCONF_FORWARDING: 1,
@@ -40,10 +43,11 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLink:
-    """The link as pods need to know it; `hop` is None where IPv6 is off."""
+    """The link as pods need to know it: `node` are the addresses to reach by way of `hop`, None where IPv6 is off."""
 
     index: int
     hop: IPAddress | None
+    node: tuple[IPAddress, ...]
 
 
 def name_of(master: int) -> str:
@@ -69,6 +73,7 @@ class HostLinks:
         self._indexes = indexes
         self._log = log
         self._locks: dict[int, threading.Lock] = {}
+        self._known: dict[int, tuple[float, HostLink]] = {}
 
     def find(self, requests: RequestSocket, master: Link) -> Link | None:
         return facts.link_named(requests, name_of(master.index))
@@ -85,8 +90,7 @@ class HostLinks:
                 link = None
             if link is None or not link.up or link.alias != HOST_MARK + master.name:
                 link = self._make(requests, link, master, plan)
-            hop = _link_local(link) if messages.IPV6 in plan.versions and self._has_ipv6(link.name) else None
-            return HostLink(index=link.index, hop=hop.ip if hop else None)
+            return self._described(requests, link, master)
 
     def retire(self, requests: RequestSocket, master: Link, unused: Callable[[], bool]) -> None:
         """Remove the link unless `unused()` denies, asked under the lock under which `ensure` hands it out."""
@@ -98,6 +102,16 @@ class HostLinks:
 
     def _lock(self, master: int) -> threading.Lock:
         return self._locks.setdefault(master, threading.Lock())
+
+    def _described(self, requests: RequestSocket, link: Link, master: Link) -> HostLink:
+        """Read once in a while: it costs as much as the pod's own link. Pods with IPv4 alone need it too, see above."""
+        known_until, known = self._known.get(master.index, (0.0, None))
+        now = time.monotonic()
+        if known is None or known.index != link.index or known_until < now:
+            hop = _link_local(link).ip if self._has_ipv6(link.name) else None
+            known = HostLink(index=link.index, hop=hop, node=masters.own_addresses(requests, master))
+            self._known[master.index] = (now + _KNOWN_SECONDS, known)
+        return known
 
     def _has_ipv6(self, name: str) -> bool:
         return self._node.run(lambda: sysctl.read(f"ipv6/conf/{name}/disable_ipv6")) == "0"

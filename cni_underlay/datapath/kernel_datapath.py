@@ -38,7 +38,7 @@ class KernelDatapath:
             forwarding=forwarding,
             host_links=HostLinks(self._node, forwarding, indexes, log),
             indexes=indexes,
-            announcer=Announcer(self._node, log),
+            announcer=Announcer(self._node),
             log=log,
         )
 

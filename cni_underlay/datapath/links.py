@@ -67,7 +67,7 @@ def delete(kernel: RequestSocket, index: int) -> None:
 
 
 def see_off(kernel: RequestSocket, index: int) -> None:
-    """As `delete`, but returns as soon as the link is out of its namespace. The socket serves for nothing after that."""
+    """As `delete`, but returns as soon as the link is out of its namespace. The socket is good for nothing then."""
     try:
         kernel.see_off(messages.delete_link(index), messages.RTM_DELLINK, index)
     except RefusedError as refusal:

@@ -14,7 +14,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
-IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 20, 26, 28, 29
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 20, 26, 27, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND = 1, 2, 4
 IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 8
 IN6_ADDR_GEN_MODE_NONE = 1
@@ -54,6 +54,10 @@ ADDRESS_HEADER = struct.Struct("=BBBBI")
 ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
 NEIGHBOUR_HEADER = struct.Struct("=BxxxiHBB")
 
+# The mark that a link has from its first moment: the kernel takes no alias with a new one. "und1", so that it is nobody's.
+GROUP = 0x756E6431
+OUR_GROUP = number32(IFLA_GROUP, GROUP)
+
 _NO_STATISTICS = number32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 _MADE = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
 
@@ -84,7 +88,7 @@ def new_link(index: int, name: str, *attributes: bytes) -> Message:
     The index has a second use: by name alone, kernels before 6.15 look for an existing link in the *sender's* namespace
     and answer EEXIST for a pod's `eth0` wherever the node has an `eth0`.
     """
-    return Message(RTM_NEWLINK, _MADE, link_header(index) + text(IFLA_IFNAME, name) + b"".join(attributes))
+    return Message(RTM_NEWLINK, _MADE, link_header(index) + text(IFLA_IFNAME, name) + OUR_GROUP + b"".join(attributes))
 
 
 def kind(name: str, *data: bytes) -> bytes:
@@ -92,7 +96,7 @@ def kind(name: str, *data: bytes) -> bytes:
 
 
 def veth_peer(index: int, name: str, *attributes: bytes) -> bytes:
-    return nested(VETH_INFO_PEER, link_header(index), text(IFLA_IFNAME, name), *attributes)
+    return nested(VETH_INFO_PEER, link_header(index), text(IFLA_IFNAME, name), OUR_GROUP, *attributes)
 
 
 def macvlan_mode(mode: str) -> bytes:
@@ -104,7 +108,7 @@ def ipvlan_mode(mode: str) -> bytes:
 
 
 def link_up(index: int, alias: str) -> Message:
-    """Bring a link up and mark it: RTM_NEWLINK ignores IFLA_IFALIAS, this is the first message that can carry it."""
+    """Bring a link up and say whose it is: RTM_NEWLINK ignores IFLA_IFALIAS, this is the first that can carry it."""
     return Message(RTM_SETLINK, 0, link_header(index, IFF_UP, IFF_UP) + text(IFLA_IFALIAS, alias))
 
 

@@ -25,7 +25,7 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An address as the kernel has it in the pod, with the gateway that really serves it (veth: /32 and the link-local next hop)."""
+    """An address as the kernel has it in the pod, with the gateway that serves it (veth: /32, the link-local hop)."""
 
     interface: IPInterface
     gateway: IPAddress | None
@@ -68,13 +68,13 @@ class Datapath(Protocol):
     """Makes, reads and removes interfaces. Namespaces come as open descriptors that the caller keeps and closes."""
 
     def default_master(self) -> str:
-        """The interface of the node's default route (IPv4, else IPv6). Raises `InvalidConfigError` when there is none."""
+        """The interface of the node's default route (IPv4, else IPv6); raises `InvalidConfigError` without one."""
 
     def master_exists(self, master: str) -> bool:
         """Whether the node has an interface of that name."""
 
     def require_master(self, master: str) -> None:
-        """Raise `DatapathError` naming the master when it is missing, down, or itself a macvlan/ipvlan that cannot carry pods."""
+        """Raise `DatapathError` naming the master when it is missing, down, or cannot carry pods."""
 
     def create(self, wiring: Wiring, netns: int) -> Wired:
         """Make the interface complete, or raise (`DatapathError`, `InvalidConfigError`) with everything undone.
@@ -102,10 +102,10 @@ class Datapath(Protocol):
         """
 
     def retire(self, master: str, unused: Callable[[], bool]) -> None:
-        """Remove the master's host-side link if `unused()` still says so under the lock that `create` makes it under."""
+        """Remove the master's host-side link if `unused()` says so under the lock that `create` makes it under."""
 
     def delete_unknown(self, attachment: Attachment, netns: int | None) -> None:
         """As `delete`, for an attachment the ledger does not know: by the marks on the links alone."""
 
     def sweep(self, leases: tuple[Lease, ...]) -> tuple[str, ...]:
-        """Remove host-side links, routes and proxy neighbours of ours that belong to no lease; returns what was removed, in words."""
+        """Remove the node's links, routes and proxy neighbours of ours that are of no lease; returns which, in words."""

@@ -50,7 +50,6 @@ def delete(shared: Shared, requests: RequestSocket, lease: Lease, netns: int | N
         if master := facts.link_named(requests, claim.master):
             ips = [address.interface.ip for address in lease.addresses]
             _stop_leading(requests, failures, master.index, ips)
-            _delete_unmarked_in_pod(shared, failures, lease, netns, master.index)
     # The pod's end first: with a veth the node's goes too, and the kernel's slow end of it is waited for by nobody.
     _delete_in_pod(shared, failures, claim.attachment, netns)
     with failures.step("read the node's interfaces"):
@@ -88,30 +87,10 @@ def _on_node(requests: RequestSocket, lease: Lease) -> list[Link]:
     claim = lease.claim
     alias = mark(claim.attachment)
     named = (facts.link_named(requests, name) for name in (claim.host_ifname, claim.attachment.ifname) if name)
-    found = [link for link in named if link and (link.alias == alias or _is_unmarked_host_end(link, lease))]
+    found = [link for link in named if link and (link.alias == alias or link.unfinished)]
     if not found and claim.datapath is DatapathKind.VETH:
         return facts.links_marked(requests, alias)  # renamed, or gone
     return found
-
-
-def _is_unmarked_host_end(link: Link, lease: Lease) -> bool:
-    """The kernel takes no alias with a new link: an agent that is killed right behind it leaves one without a mark.
-
-    The name holds 11 digits of the attachment's digest, and the MAC is that of host ends alone.
-    """
-    host_end = (lease.claim.host_ifname, DatapathKind.VETH, hardware.HOST_END_MAC)
-    return not link.alias and (link.name, link.kind, link.mac) == host_end
-
-
-def _delete_unmarked_in_pod(shared: Shared, failures: Failures, lease: Lease, netns: int | None, master: int) -> None:
-    """The same for a macvlan or ipvlan link: it is on the master, has the name, and was not brought up yet."""
-    claim = lease.claim
-    if netns is None or claim.datapath is DatapathKind.VETH or not shared.node.is_foreign(netns):
-        return
-    with failures.step("read the container's interfaces"), requests_in(netns) as inner:
-        link = facts.link_named(inner, claim.attachment.ifname)
-        if link and not link.alias and not link.up and (link.kind, link.parent) == (claim.datapath, master):
-            _delete_links(inner, failures, [link])
 
 
 def _on_segments(shared: Shared, attachment: Attachment, netns: int | None) -> list[tuple[int, list[IPAddress]]]:

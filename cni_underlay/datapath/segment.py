@@ -2,14 +2,15 @@
 
 Where that link cannot be (macvlan `private`, `vepa`, `passthru`) probes and Services of the node do not reach the pod.
 In ipvlan `l3` and `l3s` the pod has no layer 2 at all. With `l3s` the node answers ARP and ND for it, as with veth;
-with `l3` the kernel lets nobody answer: machines need a route to the pod by the node. In both the kernel sends what comes
-from the pod by the master alone (ipvlan_process_outbound()), so that veth pods of the same node are out of reach.
+with `l3` the kernel lets nobody answer: machines need a route to the pod by the node. In both the kernel sends what
+comes from the pod by the master alone (ipvlan_process_outbound()): veth pods of the same node are out of reach.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from cni_underlay.datapath import facts, host_link, links, masters, messages, pod, proxy
+from cni_underlay.datapath import facts, host_link, links, messages, pod, proxy
 from cni_underlay.datapath.facts import host_route
+from cni_underlay.datapath.host_link import HostLink
 from cni_underlay.datapath.netlink import Message, attribute, number32
 from cni_underlay.datapath.netns import requests_in
 from cni_underlay.datapath.plan import node_routes
@@ -17,7 +18,7 @@ from cni_underlay.datapath.port import Wired
 from cni_underlay.datapath.refusal import kernel
 from cni_underlay.datapath.work import Work
 from cni_underlay.errors import DatapathError
-from cni_underlay.records import DatapathKind, IPAddress
+from cni_underlay.records import DatapathKind
 
 
 def wire(work: Work) -> Wired:
@@ -25,9 +26,9 @@ def wire(work: Work) -> Wired:
 
     In this order, because a conflict of addresses then costs no link, whose removal takes the kernel 16 ms.
     """
-    way = _lead(work)
+    own = _lead(work)
     index = work.make(lambda index: _link(work, index), lambda index: _unmake(work, index))
-    return _finish(work, index, way)
+    return _finish(work, index, own)
 
 
 def complete(work: Work) -> Wired:
@@ -40,32 +41,23 @@ def complete(work: Work) -> Wired:
     return _finish(work, link.index, _lead(work))
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How a pod reaches its node by IPv6: the node's addresses, and the hop to them, if there is one."""
-
-    hop: IPAddress | None = None
-    node: tuple[IPAddress, ...] = ()
-
-
-def _lead(work: Work) -> _Way:
+def _lead(work: Work) -> HostLink | None:
+    """Lead the node's traffic to the pod by its own link; None where the mode allows none."""
     plan = work.plan
     if not host_link.serves(plan):
         work.shared.log.info("%s %s: the node itself cannot reach %s", plan.kind, plan.mode, plan.ifname)
-        return _Way()
+        return None
     own = work.shared.host_links.ensure(work.requests, work.master, plan)
     # Scope global: with scope link the kernel would take the host-side link's own address as source.
     work.add_host_routes(own.index, [replace(host_route(ip), scope=messages.SCOPE_GLOBAL) for ip in plan.ips])
-    if not own.hop:  # it is what pods with IPv6 addresses reach the node's by; IPv4 finds them through ARP
-        return _Way()
-    with kernel(f"read the addresses of {work.master.name}"):
-        return _Way(own.hop, masters.own_addresses(work.requests, work.master))
+    return own
 
 
-def _finish(work: Work, index: int, way: _Way) -> Wired:
+def _finish(work: Work, index: int, own: HostLink | None) -> Wired:
     plan = work.plan
     with pod.entered(work.netns, plan) as inner:
-        routes = pod.configure(inner, index, plan, node_routes(plan, way.node, way.hop if inner.ipv6 else None))
+        to_node = node_routes(plan, own.node, own.hop if inner.ipv6 else None) if own else ()
+        routes = pod.configure(inner, index, plan, to_node)
     if plan.proxied:
         proxy.answer(work)
     mac = plan.mac or work.master.mac

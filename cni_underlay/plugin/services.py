@@ -140,8 +140,8 @@ class Services:
 def retire_master(services: Services, lease: Lease) -> None:
     """Note that the lease's master may be without leases now; call it after the release.
 
-    Its host-side link goes with `retire_idle`, off the DEL's path: its removal costs the kernel as much as the pod's own
-    link did, and the next ADD of a node with few pods would make it again.
+    Its host-side link goes with `retire_idle`, off the DEL's path: its removal costs as much as that of the
+    pod's own did, and the next ADD of a node with few pods would make it again.
     """
     master = lease.claim.master
     if master and _unused(services, master):

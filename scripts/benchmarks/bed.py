@@ -1,11 +1,10 @@
-"""A private node for measuring: a namespace with a master on a bridge, namespaces for pods, the agent, and the plugins."""
+"""A private node for measuring: a namespace with a master on a bridge, namespaces for pods, agents, plugins."""
 
 import ctypes
 import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ class Plugin:
     name: str
     program: Path
     conf: bytes
+    socket: Path
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,18 +43,36 @@ class Outcome:
 
 
 @dataclass(slots=True)
+class Agent:
+    """One underlayd with a directory of its own."""
+
+    directory: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def socket(self) -> Path:
+        """Where it serves."""
+        return self.directory / "agent.sock"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.process.pid
+
+    def stop(self) -> None:
+        """Stop it gracefully."""
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@dataclass(slots=True)
 class Bed:
     """The measuring node. This process lives in its namespace from `build` on."""
 
     directory: Path
     prefix: str
+    undo: ExitStack
     pods: list[str] = field(default_factory=list)
-    agent: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def socket(self) -> Path:
-        """The agent's."""
-        return self.directory / "agent.sock"
 
     def add_pods(self, count: int) -> None:
         """Make `count` more empty namespaces."""
@@ -63,45 +81,43 @@ class Bed:
         subprocess.run(["ip", "-batch", "-"], input=batch.encode(), check=True)
         self.pods += names
 
-    def start_agent(self) -> None:
-        """Start underlayd on this node and wait until it serves."""
-        config = self.directory / "agent.yaml"
-        config.write_text(
-            json.dumps({"node": "bench", "socket": str(self.socket), "state_dir": str(self.directory / "state"),
-                        "http": False, "quarantine": "0s", "floor": "0s"})
-        )
-        log = (self.directory / "agent.log").open("ab")
+    def start_agent(self, name: str) -> Agent:
+        """Start an underlayd on this node and wait until it serves; it is stopped with the bed."""
+        directory = self.directory / name
+        directory.mkdir(exist_ok=True)
+        config = directory / "agent.yaml"
+        document = {"node": "bench", "socket": str(directory / "agent.sock"), "state_dir": str(directory / "state")}
+        config.write_text(json.dumps({**document, "http": False, "quarantine": "0s", "floor": "0s"}))
         command = [sys.executable, "-m", "cni_underlay.agent", "--config", str(config)]
-        self.agent = subprocess.Popen(command, stderr=log, stdout=log)
-        log.close()
+        with (directory / "agent.log").open("ab") as log:
+            agent = Agent(directory, subprocess.Popen(command, stderr=log, stdout=log))
+        self.undo.callback(agent.stop)
+        status = {
+            "cniVersion": "1.1.0",
+            "name": "probe",
+            "type": "underlay",
+            "master": "eth0",
+            "ipam": own_ipam(SUBNET),
+        }
+        probe = plugin(self, "status", "underlay", status, agent.socket)
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(str(self.socket)) == 0 and self.execute(self.status_plugin(), "STATUS", "", "").status == 0:
-                    return
-            if self.agent.poll() is not None:
-                break
+        while time.monotonic() < deadline and agent.process.poll() is None:
+            if agent.socket.exists() and self.execute(probe, "STATUS", "", "").status == 0:
+                return agent
             time.sleep(0.02)
-        tail = (self.directory / "agent.log").read_text()[-2000:]
+        tail = (directory / "agent.log").read_text()[-2000:]
         sys.exit(f"the agent did not start:\n{tail}")
 
-    def stop_agent(self) -> None:
-        """Stop it gracefully."""
-        if self.agent is not None:
-            self.agent.terminate()
-            self.agent.wait(30)
-            self.agent = None
-
-    def status_plugin(self) -> Plugin:
-        """A configuration whose STATUS tells that the agent serves."""
-        conf = {"cniVersion": "1.1.0", "name": "probe", "type": "underlay", "master": "eth0", "ipam": {"type": "underlay-ipam", "subnet": SUBNET}}
-        return Plugin(name="status", program=self.directory / "bin/underlay", conf=json.dumps(conf).encode())
-
     def execute(self, plugin: Plugin, verb: str, container: str, netns: str) -> Outcome:
-        """Run the plugin as a runtime does and wait for it. Output goes to memory files, so that no pipe is in the way."""
+        """Run the plugin as a runtime does and wait. Output goes to memory files, so that no pipe is in the way."""
         environment = {
-            "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0", "CNI_PATH": str(REFERENCE),
-            "CNI_NETNS": f"/run/netns/{netns}" if netns else "", "UNDERLAY_SOCKET": str(self.socket), "PATH": "/usr/bin:/usr/sbin",
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": container,
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(REFERENCE),
+            "CNI_NETNS": f"/run/netns/{netns}" if netns else "",
+            "UNDERLAY_SOCKET": str(plugin.socket),
+            "PATH": "/usr/bin:/usr/sbin",
         }
         stdin, stdout = os.memfd_create("in"), os.memfd_create("out")
         try:
@@ -118,29 +134,38 @@ class Bed:
             os.close(stdout)
 
 
-def plugins(bed: Bed) -> dict[str, tuple[Plugin, Plugin]]:
-    """Pairs (ours, reference) of the same kind."""
-    def conf(kind: str, **extra: Any) -> bytes:  # noqa: ANN401  # JSON
-        return json.dumps({"cniVersion": "1.0.0", "name": f"net-{kind}", "type": kind, **extra}).encode()
+def own_ipam(subnet: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
+    """An `ipam` block of ours."""
+    return {"type": "underlay-ipam", "subnet": subnet, **more}
 
+
+def plugin(bed: Bed, name: str, program: str, conf: dict[str, Any], socket_path: Path | None = None) -> Plugin:
+    """Ours with a socket, the reference's without."""
+    directory = REFERENCE if socket_path is None else bed.directory / "bin"
+    encoded = json.dumps({"cniVersion": "1.0.0", **conf}).encode()
+    return Plugin(name=name, program=directory / program, conf=encoded, socket=socket_path or Path("/nonexistent"))
+
+
+def plugins(bed: Bed, agent: Agent) -> dict[str, tuple[Plugin, Plugin]]:
+    """Pairs (ours, reference) of the same kind, each with a default route."""
     routes = [{"dst": "0.0.0.0/0"}]
-    host_local = {"type": "host-local", "subnet": SUBNET, "routes": routes, "dataDir": str(bed.directory / "host-local")}
-    own = {"type": "underlay-ipam", "subnet": SUBNET, "routes": routes}
-    underlay = bed.directory / "bin/underlay"
-    return {
-        "macvlan": (
-            Plugin(name="underlay macvlan", program=underlay,
-                   conf=json.dumps({"cniVersion": "1.0.0", "name": "net-um", "type": "underlay", "datapath": "macvlan",
-                                    "master": "eth0", "ipam": own}).encode()),
-            Plugin(name="macvlan + host-local", program=REFERENCE / "macvlan", conf=conf("macvlan", master="eth0", ipam=host_local)),
-        ),
-        "veth": (
-            Plugin(name="underlay veth", program=underlay,
-                   conf=json.dumps({"cniVersion": "1.0.0", "name": "net-uv", "type": "underlay", "datapath": "veth",
-                                    "master": "eth0", "ipam": own}).encode()),
-            Plugin(name="ptp + host-local", program=REFERENCE / "ptp", conf=conf("ptp", ipam=host_local)),
-        ),
+    host_local = {
+        "type": "host-local",
+        "subnet": SUBNET,
+        "routes": routes,
+        "dataDir": str(bed.directory / "host-local"),
     }
+
+    def ours(datapath: str) -> Plugin:
+        conf = {"name": f"net-{datapath}", "type": "underlay", "datapath": datapath, "master": "eth0"}
+        ipam = own_ipam(SUBNET, routes=routes)
+        return plugin(bed, f"underlay {datapath}", "underlay", {**conf, "ipam": ipam}, agent.socket)
+
+    def reference(kind: str, **more: str) -> Plugin:
+        conf = {"name": f"net-{kind}", "type": kind, **more, "ipam": host_local}
+        return plugin(bed, f"{kind} + host-local", kind, conf)
+
+    return {"macvlan": (ours("macvlan"), reference("macvlan", master="eth0")), "veth": (ours("veth"), reference("ptp"))}
 
 
 @contextmanager
@@ -148,10 +173,10 @@ def build() -> Iterator[Bed]:
     """A measuring node that leaves nothing behind; the ledger and host-local's files lie on the same disk."""
     with ExitStack() as undo:
         prefix = f"ulb{secrets.token_hex(3)}"
-        base = Path(os.environ.get("UNDERLAY_BENCH_DIR", "/var/tmp"))
+        base = Path(os.environ.get("UNDERLAY_BENCH_DIR", "/var/tmp"))  # noqa: S108  # a disk, where /tmp may be memory
         directory = Path(tempfile.mkdtemp(prefix="cni-underlay-bench-", dir=base))
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
-        bed = Bed(directory=directory, prefix=prefix)
+        bed = Bed(directory=directory, prefix=prefix, undo=undo)
         undo.callback(_remove_namespaces, prefix)
         (directory / "bin").mkdir()
         for name in ("underlay", "underlay-ipam"):
@@ -161,7 +186,6 @@ def build() -> Iterator[Bed]:
         own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         _setns(descriptor)
         undo.callback(_setns, own)
-        undo.callback(bed.stop_agent)
         yield bed
 
 

@@ -1,21 +1,23 @@
 """The measurements of `scripts/bench cni` and `scripts/bench allocation`: plain figures out, no judgement."""
 
-import json
 import os
 import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bed import REFERENCE, Bed, Plugin, plugins
+import bed as beds
+from bed import Agent, Bed, Plugin, own_ipam
+from filler import SUBNET, fill
 
 HELD = (0, 1_000, 10_000, 60_000)
 PARALLEL = (8, 32)
-SAMPLES = 20
+SAMPLES = 40
+WARM_UP = 3
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -30,12 +32,12 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 def one_at_a_time(bed: Bed, pair: Sequence[Plugin], rounds: int) -> dict[str, Any]:
     """ADD and DEL in turn, ours and the reference's alternating, so that a slow second of the machine hits both."""
     times: dict[tuple[str, str], list[float]] = {(p.name, verb): [] for p in pair for verb in ("ADD", "DEL")}
-    for index in range(rounds + 3):
+    for index in range(rounds + WARM_UP):
         for plugin in pair:
             for verb in ("ADD", "DEL"):
                 outcome = bed.execute(plugin, verb, f"serial-{index}", bed.pods[0])
                 require(plugin, verb, outcome)
-                if index >= 3:  # noqa: PLR2004  # the first rounds warm caches up
+                if index >= WARM_UP:
                     times[plugin.name, verb].append(outcome.seconds)
     return {plugin.name: {verb: percentiles(times[plugin.name, verb]) for verb in ("ADD", "DEL")} for plugin in pair}
 
@@ -60,40 +62,37 @@ def run_parallel(bed: Bed, jobs: Sequence[tuple[Plugin, str, str, str]], width: 
         return time.perf_counter() - start
 
 
-def footprint(bed: Bed, plugin: Plugin, pods: int) -> dict[str, Any]:
+def footprint(bed: Bed, agent: Agent, plugin: Plugin, pods: int) -> dict[str, Any]:
     """What the agent costs with `pods` attached: resident memory, and CPU of each ADD."""
-    if bed.agent is None:
-        raise RuntimeError("the agent is not running")
-    before = _cpu_seconds(bed.agent.pid)
+    before = _cpu_seconds(agent.pid)
     run_parallel(bed, [(plugin, "ADD", f"held-{index}", bed.pods[index]) for index in range(pods)], 8)
-    spent = _cpu_seconds(bed.agent.pid) - before
-    status = Path(f"/proc/{bed.agent.pid}/status").read_text()
+    spent = _cpu_seconds(agent.pid) - before
+    status = Path(f"/proc/{agent.pid}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     run_parallel(bed, [(plugin, "DEL", f"held-{index}", bed.pods[index]) for index in range(pods)], 8)
     return {"pods": pods, "rss_mib": round(resident / 1024, 1), "cpu_ms_per_add": round(spent / pods * 1e3, 2)}
 
 
 def allocation(bed: Bed) -> list[dict[str, Any]]:
-    """The cost of one address with many held, both as delegated IPAM plugins: process start to answer."""
-    rows = []
-    for held in HELD:
-        own, reference = _ipam_plugins(bed, held)
-        bed.stop_agent()
-        _fill_ledger(bed, held)
-        _fill_host_local(bed, held)
-        bed.start_agent()
-        row: dict[str, Any] = {"held": held}
-        times: dict[str, list[float]] = {own.name: [], reference.name: []}
-        for index in range(SAMPLES):
-            for plugin in (own, reference):
-                outcome = bed.execute(plugin, "ADD", f"probe-{held}-{index}", bed.pods[0])
+    """The cost of one address with many held, both as delegated IPAM plugins: process start to answer.
+
+    All stand at the same time, an agent and a data directory for each count, and are sampled in turn.
+    """
+    pairs = {held: _ipam_plugins(bed, held) for held in HELD}
+    times: dict[tuple[int, str], list[float]] = {}
+    for index in range(SAMPLES + WARM_UP):
+        for held, pair in pairs.items():
+            for plugin in pair:
+                container = f"probe-{index}"
+                outcome = bed.execute(plugin, "ADD", container, bed.pods[0])
                 require(plugin, "ADD", outcome)
-                times[plugin.name].append(outcome.seconds)
-                require(plugin, "DEL", bed.execute(plugin, "DEL", f"probe-{held}-{index}", bed.pods[0]))
-        for name, values in times.items():
-            row[name] = percentiles(values)
-        rows.append(row)
-    return rows
+                require(plugin, "DEL", bed.execute(plugin, "DEL", container, bed.pods[0]))
+                if index >= WARM_UP:
+                    times.setdefault((held, plugin.name), []).append(outcome.seconds)
+    return [
+        {"held": held, **{plugin.name: percentiles(times[held, plugin.name]) for plugin in pair}}
+        for held, pair in pairs.items()
+    ]
 
 
 def require(plugin: Plugin, verb: str, outcome: Any) -> None:  # noqa: ANN401
@@ -103,36 +102,26 @@ def require(plugin: Plugin, verb: str, outcome: Any) -> None:  # noqa: ANN401
 
 
 def _ipam_plugins(bed: Bed, held: int) -> tuple[Plugin, Plugin]:
-    def conf(ipam: dict[str, Any]) -> bytes:
-        return json.dumps({"cniVersion": "1.0.0", "name": f"held{held}", "type": "bridge", "ipam": ipam}).encode()
-
-    subnet = "10.96.0.0/15"
+    network, name = f"held{held}", f"agent{held}"
+    fill(bed.directory / name / "state" / "ledger.db", network, held)
+    _fill_host_local(bed, held)
+    agent = bed.start_agent(name)
+    conf = {"name": network, "type": "bridge"}
+    host_local = {"type": "host-local", "subnet": SUBNET, "dataDir": str(bed.directory / "held")}
     return (
-        Plugin(name="underlay-ipam", program=bed.directory / "bin/underlay-ipam", conf=conf({"type": "underlay-ipam", "subnet": subnet})),
-        Plugin(name="host-local", program=REFERENCE / "host-local",
-               conf=conf({"type": "host-local", "subnet": subnet, "dataDir": str(bed.directory / "held")})),
+        beds.plugin(bed, "underlay-ipam", "underlay-ipam", {**conf, "ipam": own_ipam(SUBNET)}, agent.socket),
+        beds.plugin(bed, "host-local", "host-local", {**conf, "ipam": host_local}),
     )
-
-
-def _addresses(count: int) -> list[str]:
-    return [f"10.96.{index >> 8}.{index & 255}" for index in range(2, count + 2)]
 
 
 def _fill_host_local(bed: Bed, held: int) -> None:
     directory = bed.directory / "held" / f"held{held}"
     directory.mkdir(parents=True)
-    for index, address in enumerate(_addresses(held)):
+    addresses = [f"10.96.{index >> 8}.{index & 255}" for index in range(2, held + 2)]
+    for index, address in enumerate(addresses):
         (directory / address).write_text(f"filler-{index}\r\neth0")
-    if held:
-        (directory / "last_reserved_ip.0").write_text(_addresses(held)[-1])
-
-
-def _fill_ledger(bed: Bed, held: int) -> None:
-    """Leases written with the ledger's own API, one transaction each, as an agent would have made them."""
-    fill: Callable[[Path, str, int], None]
-    from filler import fill  # noqa: PLC0415  # kept apart: it imports the store
-
-    fill(bed.directory / "state" / "ledger.db", f"held{held}", held)
+    if addresses:
+        (directory / "last_reserved_ip.0").write_text(addresses[-1])
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -37,13 +37,15 @@ def main() -> int:
         text, ipvlan_failures = guest.result()
         say(text)
     failures += ipvlan_failures
-    say(f"\n{'everything reached everything' if not failures else f'{failures} FAILED'}, "
-        f"in {time.monotonic() - started:.0f} s; nothing is left behind")
+    say(
+        f"\n{'everything reached everything' if not failures else f'{failures} FAILED'}, "
+        f"in {time.monotonic() - started:.0f} s; nothing is left behind"
+    )
     return 1 if failures else 0
 
 
 def underlay() -> int:
-    """veth and macvlan pods on two nodes, between VMs of both kinds; returns how many attempts failed."""
+    """Attach veth and macvlan pods on two nodes, between VMs of both kinds; returns how many attempts failed."""
     heading("the network: conf/lab/demo.yaml")
     with step("two nodes with agents, a VM, a QEMU guest, a router with a second subnet"):
         lab = Lab(DEMO)
@@ -129,7 +131,16 @@ def ipvlan() -> tuple[str, int]:
     command = [sys.executable, __file__, "ipvlan"]
     if not kernel_has_ipvlan():
         where = "in a QEMU guest, because this machine's kernel has no ipvlan"
-        command = [sys.executable, "-m", "cni_underlay.lab.guest", "run", "--timeout", str(IPVLAN_SECONDS), "--", *command]
+        command = [
+            sys.executable,
+            "-m",
+            "cni_underlay.lab.guest",
+            "run",
+            "--timeout",
+            str(IPVLAN_SECONDS),
+            "--",
+            *command,
+        ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     text = f"  {where}:\n{done.stdout.rstrip()}"
     if done.returncode != 0:

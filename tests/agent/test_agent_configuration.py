@@ -56,9 +56,7 @@ def test_a_directory_in_the_files_place_is_refused(idle_agent: Agent) -> None:
     assert "directory" in idle_agent.failure()
 
 
-def test_pools_of_the_directory_beside_it_are_read_too_but_no_editors_leavings(
-    node: Node, idle_agent: Agent
-) -> None:
+def test_pools_of_the_directory_beside_it_are_read_too_but_no_editors_leavings(node: Node, idle_agent: Agent) -> None:
     folder = node.directory / "pools.d"
     folder.mkdir()
     (folder / "second.yaml").write_text(json.dumps({"pools": [SECOND]}))

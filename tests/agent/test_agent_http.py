@@ -41,9 +41,7 @@ def exchange(node: Node, request: bytes, address: tuple[str, int] = ("127.0.0.1"
 
 def get(node: Node, path: str, **options: object) -> tuple[int, str]:
     """Status and body."""
-    head, _, body = exchange(node, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), **options).partition(
-        b"\r\n\r\n"
-    )
+    head, _, body = exchange(node, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), **options).partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert "Content-Type: text/plain; charset=utf-8" in lines
     assert f"Content-Length: {len(body)}" in lines

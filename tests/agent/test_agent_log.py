@@ -13,9 +13,7 @@ def requests(agent: Agent) -> list[dict[str, object]]:
     return [line for line in agent.log() if line["msg"] in ("served", "refused")]
 
 
-def test_each_request_has_one_line_with_who_what_and_how_long(
-    agent: Agent, runtime: Runtime, pod: Pod
-) -> None:
+def test_each_request_has_one_line_with_who_what_and_how_long(agent: Agent, runtime: Runtime, pod: Pod) -> None:
     runtime.environment["TRACEPARENT"] = TRACE
     address = runtime.add(pod).address
     runtime.delete(pod)

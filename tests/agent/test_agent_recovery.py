@@ -41,9 +41,7 @@ def recovered(agent: Agent) -> dict[str, object]:
 
 
 @DATAPATHS
-def test_leases_of_another_boot_go_to_quarantine(
-    node: Node, agent: Agent, runtime: Runtime, datapath: str
-) -> None:
+def test_leases_of_another_boot_go_to_quarantine(node: Node, agent: Agent, runtime: Runtime, datapath: str) -> None:
     before = node.kernel()
     runtime.conf["datapath"] = datapath
     pods = [node.make_pod() for _ in range(3)]
@@ -181,9 +179,7 @@ def test_running_pods_of_a_ledger_that_was_lost_are_left_alone_for_ever(
     assert node.kernel()["proxies"] == []
 
 
-def test_ten_thousand_leases_are_recovered(
-    node: Node, idle_agent: Agent, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ten_thousand_leases_are_recovered(node: Node, idle_agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
     _fill(node, 10_000)
     start = time.monotonic()
     idle_agent.start()

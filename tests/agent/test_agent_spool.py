@@ -116,9 +116,7 @@ def test_a_torn_file_does_not_keep_the_others_from_being_served(
     assert [line["verb"] for line in idle_agent.log("served")] == ["DEL"]
 
 
-def test_nothing_but_dels_is_carried_out_from_there(
-    node: Node, idle_agent: Agent, runtime: Runtime, pod: Pod
-) -> None:
+def test_nothing_but_dels_is_carried_out_from_there(node: Node, idle_agent: Agent, runtime: Runtime, pod: Pod) -> None:
     spool(node, "1.del", frame(runtime, pod, "ADD"))
     spool(node, "2.del", protocol.request(protocol.KIND_ADMIN, {}, b'{"command": "leases"}'))
     idle_agent.start()
@@ -158,9 +156,7 @@ def test_a_spool_that_others_could_write_to_is_not_trusted(
     assert runtime.add(pod).status == 0
 
 
-def test_a_del_that_fails_stays_and_is_tried_again(
-    node: Node, agent: Agent, runtime: Runtime, pod: Pod
-) -> None:
+def test_a_del_that_fails_stays_and_is_tried_again(node: Node, agent: Agent, runtime: Runtime, pod: Pod) -> None:
     gate = node.directory / "gate"
     node.write_plugin("moody", [f"[ -e {gate} ] || exit 1"])
     runtime.conf.update(cniVersion="1.0.0", ipam={"type": "moody"})

@@ -11,9 +11,7 @@ def delegate_calls(node: Node) -> list[str]:
     return [line.split()[0] for line in (node.directory / "hang.begun").read_text().splitlines()]
 
 
-def test_an_add_whose_client_was_killed_leaves_nothing(
-    node: Node, agent: Agent, runtime: Runtime, pod: Pod
-) -> None:
+def test_an_add_whose_client_was_killed_leaves_nothing(node: Node, agent: Agent, runtime: Runtime, pod: Pod) -> None:
     before = node.kernel()
     gate = hanging(node)
     call = runtime.start("ADD", pod, **DELEGATED)
@@ -79,9 +77,7 @@ def _sent(pid: int) -> bool:
         return syscall.read().split()[0] in ("7", "271")  # poll, ppoll on x86-64
 
 
-def test_the_delegates_own_failure_does_not_stop_the_undo(
-    node: Node, agent: Agent, runtime: Runtime, pod: Pod
-) -> None:
+def test_the_delegates_own_failure_does_not_stop_the_undo(node: Node, agent: Agent, runtime: Runtime, pod: Pod) -> None:
     gate = node.directory / "gate"
     node.write_plugin(
         "stubborn",

@@ -49,9 +49,7 @@ def test_requests_for_one_attachment_follow_each_other(node: Node, agent: Agent,
     assert [lease["container_id"] for lease in agent.leases()] == [other.container]
 
 
-def test_a_delegate_that_never_ends_is_killed_with_its_children(
-    node: Node, agent: Agent, runtime: Runtime
-) -> None:
+def test_a_delegate_that_never_ends_is_killed_with_its_children(node: Node, agent: Agent, runtime: Runtime) -> None:
     node.write_plugin("sleeper", [f"sleep 300 & echo $! > {node.directory}/child", "wait"])
     start = time.monotonic()
     outcome = runtime("STATUS", cniVersion="1.1.0", ipam={"type": "sleeper"})

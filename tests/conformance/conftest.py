@@ -15,6 +15,7 @@ import pytest
 from .bed import node as nodes
 from .bed.calls import Caller
 from .bed.chain import Chain
+from .bed.kinds import Option
 from .bed.netns import Pod, difference, unique
 from .bed.network import Network, inline, network_conf
 from .bed.node import Node
@@ -22,10 +23,6 @@ from .bed.stub import Stub
 
 DATAPATHS = ("veth", "macvlan")
 _numbers = count(1)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "spec(*ids): the statements of the CNI specification that the test proves")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,8 +95,11 @@ def pod(pods: Callable[[], Pod]) -> Pod:
 
 
 @pytest.fixture
-def networks() -> Iterator[Callable[..., Network]]:
-    """Makes networks on any node. Afterwards each is cleared by GC, and its node must be as it was at its start."""
+def networks(pods: Callable[[], Pod]) -> Iterator[Callable[..., Network]]:
+    """Makes networks on any node. Afterwards each is cleared by GC, and its node must be as it was at its start.
+
+    The sandboxes go later: the kernel takes namespaces down in the background, and what is in them stays for a while.
+    """
     made: list[Network] = []
 
     def make(
@@ -109,7 +109,7 @@ def networks() -> Iterator[Callable[..., Network]]:
         version: str | None = "1.1.0",
         ipam: dict[str, Any] | None = None,
         plugin: str = "underlay",
-        **more: Any,
+        **more: Option,
     ) -> Network:
         name = more.pop("name", f"net{next(_numbers)}-{secrets.token_hex(3)}")
         block = inline() if ipam is None else ipam
@@ -128,7 +128,7 @@ def networks() -> Iterator[Callable[..., Network]]:
 def network(networks: Callable[..., Network], node: Node) -> Callable[..., Network]:
     """Makes networks on the shared node."""
 
-    def make(**options: Any) -> Network:
+    def make(**options: Option) -> Network:
         return networks(node, **options)
 
     return make
@@ -150,7 +150,7 @@ def stub(node: Node, tmp_path: Path) -> Iterator[Stub]:
 def chain(network: Callable[..., Network], node: Node) -> Callable[..., Chain]:
     """Makes configuration lists of which our plugin is a part; they are cleared like any network."""
 
-    def make(*plugins: dict[str, Any], before: tuple[dict[str, Any], ...] = (), **options: Any) -> Chain:
+    def make(*plugins: dict[str, Any], before: tuple[dict[str, Any], ...] = (), **options: Option) -> Chain:
         fields = {key: options.pop(key) for key in ("version", "capabilities") if key in options}
         own = network(version=fields.get("version", "1.0.0"), **options)
         return Chain(node=node, name=own.name, plugins=[*before, own.conf, *plugins], **fields)

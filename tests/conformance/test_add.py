@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .bed.kinds import Option
 from .bed.netns import Pod
 from .bed.network import Network, addresses, hosts, inline, network_conf, range4, range6
 from .bed.node import GATEWAY4, GATEWAY6, MACHINE4, MACHINE6, NODE4, Node
@@ -13,7 +15,7 @@ from .bed.node import GATEWAY4, GATEWAY6, MACHINE4, MACHINE6, NODE4, Node
 spec = pytest.mark.spec
 
 
-def _conf(datapath: str = "veth", **more: Any) -> dict[str, Any]:
+def _conf(datapath: str = "veth", **more: Option) -> dict[str, Any]:
     return network_conf("add", datapath=datapath, version="1.1.0", ipam=inline(), **more)
 
 
@@ -71,7 +73,7 @@ def test_a_second_add_gets_the_same_answer_or_is_refused(
 
 @spec("A-4")
 def test_a_second_add_of_a_delegated_address_is_answered_alike_or_refused(
-    network: Callable[..., Network], pod: Pod, tmp_path: Any
+    network: Callable[..., Network], pod: Pod, tmp_path: Path
 ) -> None:
     ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": [[range4()]], "routes": [{"dst": "0.0.0.0/0"}]}
     own = network(version="1.0.0", ipam=ipam)

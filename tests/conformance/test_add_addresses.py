@@ -1,11 +1,13 @@
 """SPEC 6: which addresses and which MAC an ADD gives."""
 
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from .bed.kinds import Option
 from .bed.netns import Pod
 from .bed.network import Network, hosts, inline, network_conf, own_interface, range4
 from .bed.node import GATEWAY4, GATEWAY6, Node
@@ -23,7 +25,7 @@ def _small(number: int) -> tuple[dict[str, str], list[str]]:
     return {"subnet": f"{SMALL[number]}/29", "gateway": f"{base}.{int(low) + 1}"}, usable
 
 
-def _conf(datapath: str = "veth", **more: Any) -> dict[str, Any]:
+def _conf(datapath: str = "veth", **more: Option) -> dict[str, Any]:
     return network_conf("add", datapath=datapath, version="1.1.0", ipam=inline(), **more)
 
 
@@ -189,6 +191,35 @@ def test_a_requested_mac_is_set_and_answered(
     assert link
     assert own_interface(result)["mac"] == link["address"] == mac
     assert pod.reaches(GATEWAY4)
+
+
+@spec("A-15", "A-2")
+def test_a_mac_of_a_living_neighbour_is_refused(network: Callable[..., Network], pods: Callable[[], Pod]) -> None:
+    own = network(datapath="macvlan", runtimeConfig={"mac": "02:11:22:33:44:66"})
+    first, second = pods(), pods()
+    clean = second.state()
+    own.add(first).succeed()
+    assert "02:11:22:33:44:66" in own.add(second).refuse(11)["msg"]
+    assert second.state() == clean
+    assert len(own.leases()) == 1
+    own.check(first).succeed()
+
+
+@spec("A-15", "T-1")
+def test_a_mac_can_be_had_again_once_its_namespace_is_gone(
+    network: Callable[..., Network], pods: Callable[[], Pod]
+) -> None:
+    """The kernel takes a namespace down in the background; until then its interfaces hold their MACs."""
+    own = network(datapath="macvlan", runtimeConfig={"mac": "02:11:22:33:44:67"})
+    first, second = pods(), pods()
+    own.add(first).succeed()
+    first.remove()
+    own.delete(first, netns="").succeed()
+    deadline = time.monotonic() + 5
+    while (outcome := own.add(second)).status != 0:
+        outcome.refuse(11)
+        assert time.monotonic() < deadline
+    own.check(second).succeed()
 
 
 @spec("A-15", "A-2")

@@ -2,11 +2,11 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from .bed.chain import Chain
+from .bed.kinds import Json
 from .bed.netns import Pod, unique
 from .bed.network import Network, addresses, hosts, inline, own_interface, range4
 from .bed.node import GATEWAY4, Node
@@ -193,7 +193,7 @@ def test_nothing_of_a_previous_result_is_repeated(network: Callable[..., Network
     ids=str,
 )
 def test_a_previous_result_that_cannot_be_understood_is_refused_by_add(
-    network: Callable[..., Network], pod: Pod, previous: Any
+    network: Callable[..., Network], pod: Pod, previous: Json
 ) -> None:
     own = network()
     own.add(pod, extra={"prevResult": previous}).refuse(6, 7)

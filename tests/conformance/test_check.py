@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from .bed.kinds import Json, Option
 from .bed.netns import Pod
 from .bed.network import Network, addresses, hosts, inline, own_interface, range4
 from .bed.node import GATEWAY4, Node
@@ -28,7 +29,7 @@ def test_check_needs_a_version_that_has_it(network: Callable[..., Network], pod:
 @pytest.mark.parametrize("previous", [None, {}], ids=["absent", "empty"])
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
 def test_check_needs_the_previous_result(
-    network: Callable[..., Network], pod: Pod, version: str, previous: Any
+    network: Callable[..., Network], pod: Pod, version: str, previous: Json
 ) -> None:
     own = network(version=version)
     own.add(pod).succeed()
@@ -192,7 +193,7 @@ def _own(result: dict[str, Any]) -> dict[str, Any]:
     return dict(entry) and entry
 
 
-def _set_own(**values: Any) -> Callable[[dict[str, Any]], None]:
+def _set_own(**values: Option) -> Callable[[dict[str, Any]], None]:
     return lambda result: _own(result).update(values)
 
 

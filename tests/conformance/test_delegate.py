@@ -11,6 +11,7 @@ import pytest
 from .bed.calls import Caller
 from .bed.chain import TOOLS
 from .bed.forms import OLD, require_form
+from .bed.kinds import Json, Option
 from .bed.netns import Pod, unique
 from .bed.network import VERSIONS, Network, addresses, hosts, inline, range4, range6
 from .bed.node import GATEWAY4, MASTER, Node
@@ -24,7 +25,7 @@ IPAM = {"type": "underlay-ipam", "ranges": [[range4()], [range6()]], "routes": [
 def addresses_only(network: Callable[..., Network]) -> Callable[..., Network]:
     """A network whose main plugin is another; our plugin is called for its addresses, by its IPAM name."""
 
-    def make(version: str = "1.1.0", **more: Any) -> Network:
+    def make(version: str = "1.1.0", **more: Option) -> Network:
         return network(version=version, plugin="underlay-ipam", type="macvlan", mode="bridge", **{"ipam": IPAM} | more)
 
     return make
@@ -111,7 +112,9 @@ def test_a_delegate_keeps_to_the_versions_of_verbs(addresses_only: Callable[...,
 
 
 @spec("P-9", "G-2", "G-5", "S-1")
-def test_a_delegate_collects_and_tells_its_status(addresses_only: Callable[..., Network], pods: Any) -> None:
+def test_a_delegate_collects_and_tells_its_status(
+    addresses_only: Callable[..., Network], pods: Callable[[], Pod]
+) -> None:
     own, other = addresses_only(), addresses_only()
     stays, goes = pods(), pods()
     for pod in (stays, goes):
@@ -124,7 +127,9 @@ def test_a_delegate_collects_and_tells_its_status(addresses_only: Callable[..., 
 
 
 @spec("P-9", "A-11", "A-14")
-def test_a_delegate_refuses_as_the_main_plugin_does(addresses_only: Callable[..., Network], pods: Any) -> None:
+def test_a_delegate_refuses_as_the_main_plugin_does(
+    addresses_only: Callable[..., Network], pods: Callable[[], Pod]
+) -> None:
     own = addresses_only(ipam=inline([{"subnet": "10.89.0.224/30", "gateway": "10.89.0.225"}]))
     own.add(pods(), extra={"runtimeConfig": {"ips": ["10.89.0.9"]}}).refuse(7)
     own.add(pods(), extra={"runtimeConfig": {"ips": ["10.89.0.226"]}}).succeed()
@@ -144,7 +149,7 @@ def test_a_delegate_that_cannot_answer_in_the_old_form_keeps_nothing(
 @spec("P-9")
 @pytest.mark.parametrize("ipam", [None, {}, {"type": "host-local"}], ids=str)
 @pytest.mark.parametrize("verb", ["ADD", "CHECK"])
-def test_the_delegates_name_without_a_block_of_ours_is_refused(cni: Caller, pod: Pod, verb: str, ipam: Any) -> None:
+def test_the_delegates_name_without_a_block_of_ours_is_refused(cni: Caller, pod: Pod, verb: str, ipam: Json) -> None:
     conf = {"cniVersion": "1.1.0", "name": "n", "type": "macvlan", "ipam": ipam, "prevResult": {"ips": []}}
     call = {"container": pod.container, "netns": pod.path, "ifname": "eth0"}
     cni(verb, conf, plugin="underlay-ipam", **call).refuse(2, 7)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from .bed.forms import OLD, require_form
+from .bed.kinds import Json, Option
 from .bed.netns import Pod
 from .bed.network import VERSIONS, Network, addresses, hosts, network_conf, own_interface
 from .bed.node import GATEWAY4, GATEWAY6, Node
@@ -24,7 +25,7 @@ ANSWER = {
 }
 
 
-def _conf(kind: str, **more: Any) -> dict[str, Any]:
+def _conf(kind: str, **more: Option) -> dict[str, Any]:
     options = {"datapath": "veth", "version": "1.0.0", "ipam": {"type": kind}} | more
     return network_conf("delegation", **options)
 
@@ -228,7 +229,7 @@ BAD_RESULTS: dict[str, Any] = {
 @pytest.mark.parametrize("answer", BAD_RESULTS.values(), ids=BAD_RESULTS)
 @pytest.mark.usefixtures("unchanged")
 def test_a_delegates_nonsense_is_an_error_and_leaves_nothing(
-    node: Node, pod: Pod, stub: Stub, datapath: str, answer: Any
+    node: Node, pod: Pod, stub: Stub, datapath: str, answer: Json
 ) -> None:
     stub.says("ADD", answer)
     outcome = node.call(pod, "ADD", _conf(stub.name, datapath=datapath))
@@ -243,7 +244,7 @@ def test_a_delegates_nonsense_is_an_error_and_leaves_nothing(
 @pytest.mark.parametrize("status", [1, 77, 255])
 @pytest.mark.usefixtures("unchanged")
 def test_a_delegates_unreadable_error_is_told_in_our_words(
-    node: Node, pod: Pod, stub: Stub, answer: Any, status: int
+    node: Node, pod: Pod, stub: Stub, answer: Json, status: int
 ) -> None:
     stub.says("ADD", answer, status=status)
     outcome = node.call(pod, "ADD", _conf(stub.name))

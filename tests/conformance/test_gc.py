@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from .bed.calls import Outcome
+from .bed.kinds import Json, Option
 from .bed.netns import Pod
 from .bed.network import Network, inline
 from .bed.node import Node
@@ -21,7 +23,7 @@ def _listed(*pods: Pod, ifname: str = "eth0") -> list[dict[str, str]]:
     return [{"containerID": pod.container, "ifname": ifname} for pod in pods]
 
 
-def _collect(own: Network, **lists: Any) -> Any:
+def _collect(own: Network, **lists: Option) -> Outcome:
     return own.call("GC", None, ifname="", extra=lists)
 
 
@@ -67,7 +69,7 @@ def test_of_both_lists_the_valid_attachments_count(network: Callable[..., Networ
 @spec("G-3", "G-7")
 @pytest.mark.parametrize("nothing", [None, []], ids=["null", "empty"])
 def test_a_list_of_nothing_removes_everything(
-    network: Callable[..., Network], node: Node, pods: Callable[[], Pod], datapath: str, nothing: Any
+    network: Callable[..., Network], node: Node, pods: Callable[[], Pod], datapath: str, nothing: Json
 ) -> None:
     own = network(datapath=datapath)
     for pod in (pods(), pods()):
@@ -102,7 +104,7 @@ MALFORMED: dict[str, Any] = {
 @spec("G-4")
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
 @pytest.mark.parametrize("key", [KEY, OLD_KEY])
-def test_a_malformed_list_removes_nothing(network: Callable[..., Network], pod: Pod, key: str, value: Any) -> None:
+def test_a_malformed_list_removes_nothing(network: Callable[..., Network], pod: Pod, key: str, value: Json) -> None:
     own = network()
     own.add(pod).succeed()
     _collect(own, **{key: value}).refuse(6, 7)

@@ -1,6 +1,7 @@
 """SPEC 5: the result of ADD in each version's form, and that it says what the kernel has."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,7 +175,7 @@ def test_the_configurations_dns_is_answered(network: Callable[..., Network], pod
 
 @spec("R-7")
 def test_the_addresses_dns_counts_where_the_configuration_has_none(
-    network: Callable[..., Network], pods: Callable[[], Pod], datapath: str, tmp_path: Any
+    network: Callable[..., Network], pods: Callable[[], Pod], datapath: str, tmp_path: Path
 ) -> None:
     resolv = tmp_path / "resolv.conf"
     resolv.write_text(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from .bed.kinds import Option
 from .bed.netns import Pod
 from .bed.network import Network, inline, network_conf
 from .bed.node import Node
@@ -53,7 +54,7 @@ UNDECODABLE = {
 }
 
 
-def _without(*keys: str, **more: Any) -> dict[str, Any]:
+def _without(*keys: str, **more: Option) -> dict[str, Any]:
     return {key: value for key, value in (GOOD | more).items() if key not in keys}
 
 

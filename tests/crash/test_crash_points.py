@@ -22,7 +22,9 @@ DATAPATHS = pytest.mark.parametrize("datapath", ["veth", "macvlan"])
 
 
 def _can_trace() -> bool:
-    return bool(shutil.which("strace")) and subprocess.run(["strace", "-o/dev/null", "true"], check=False).returncode == 0
+    return (
+        bool(shutil.which("strace")) and subprocess.run(["strace", "-o/dev/null", "true"], check=False).returncode == 0
+    )
 
 
 pytestmark = pytest.mark.skipif(not _can_trace(), reason="needs strace, and ptrace(2) to be allowed")
@@ -68,7 +70,10 @@ class Bench:
         assert self.agent.leases() == []
         assert "eth0" not in pod.links()
         assert self.node.spooled() == []
-        await_true(lambda: self.node.kernel() == self.clean, "the node is as it was", 5)
+        try:
+            await_true(lambda: self.node.kernel() == self.clean, "the node is as it was", 5)
+        except AssertionError:
+            assert self.node.kernel() == self.clean  # and where it is not
 
     def require_working(self, pod: Pod) -> None:
         """The attachment is whole, and whoever asks again is told of this very one."""

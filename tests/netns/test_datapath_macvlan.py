@@ -128,23 +128,28 @@ def test_a_pod_reaches_the_node_by_the_nodes_own_link(segment: Segment, node: No
     assert neighbour(pod, node.address4) is None
 
 
+@pytest.mark.parametrize("versions", [(4,), (4, 6)])
 @pytest.mark.parametrize(("setting", "value"), [("arp_ignore", "1"), ("rp_filter", "1"), ("rp_filter", "2")])
 def test_node_and_pod_reach_each_other_under_strict_settings(
-    segment: Segment, node: Node, setting: str, value: str
+    segment: Segment, node: Node, setting: str, value: str, versions: tuple[int, ...]
 ) -> None:
+    """arp_ignore=1 is what kube-proxy's strict ARP sets: the node's own link has none of the node's addresses."""
     for name in ("all", "default", "eth0"):
         node.sysctl(f"ipv4/conf/{name}/{setting}", value)
     pod = segment.pod()
-    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN, versions=versions), pod.descriptor)
     assert pod.ping(node.address4) < FAST
     assert node.ping("10.9.0.20") < FAST
 
 
-def test_a_node_of_another_subnet_reaches_its_pod_and_back(segment: Segment, node: Node) -> None:
+@pytest.mark.parametrize("versions", [(4,), (4, 6)])
+def test_a_node_of_another_subnet_reaches_its_pod_and_back(
+    segment: Segment, node: Node, versions: tuple[int, ...]
+) -> None:
     node.ip("addr", "del", "10.9.0.2/24", "dev", "eth0")
     node.ip("addr", "add", "172.30.0.2/24", "dev", "eth0")
     pod = segment.pod()
-    node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
+    node.datapath.create(values.wiring(20, kind=MACVLAN, versions=versions), pod.descriptor)
     assert node.ping("10.9.0.20") < FAST
     assert pod.ping("172.30.0.2") < FAST
 

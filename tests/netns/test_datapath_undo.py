@@ -170,7 +170,7 @@ def test_nothing_is_left_at_whatever_exchange_with_the_kernel_an_add_fails(
             assert (pod.dump(), ready.dump()) == before
         else:
             break
-    assert failed >= 6
+    assert failed >= 5
     assert told == {True}
     countdown = 0
     assert ready.datapath.wired(wiring, pod.descriptor) is not None

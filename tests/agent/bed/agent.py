@@ -198,5 +198,3 @@ class ServiceManager:
     @property
     def environment(self) -> dict[str, str]:
         return {"NOTIFY_SOCKET": str(self.path)}
-
-

@@ -25,9 +25,7 @@ def read_batch(path: Path, *lines: str) -> list[list[dict[str, Any]]]:
     """What ip(8) says to each line, in the namespace at `path`."""
     text = "".join(f"{line}\n" for line in lines)
     command = ["ip", "-j", "-d", "-batch", "-"]
-    done = netns.inside(
-        path, lambda: subprocess.run(command, input=text, capture_output=True, text=True, check=True)
-    )
+    done = netns.inside(path, lambda: subprocess.run(command, input=text, capture_output=True, text=True, check=True))
     return [[entry for entry in json.loads(line) if entry] for line in done.stdout.splitlines()]
 
 
@@ -43,11 +41,7 @@ class Pod:
 
     def addresses(self, ifname: str = "eth0") -> set[str]:
         """The interface's IPv4 addresses; empty where there is none."""
-        return {
-            info["local"]
-            for info in self.links().get(ifname, {}).get("addr_info", ())
-            if info["family"] == "inet"
-        }
+        return {info["local"] for info in self.links().get(ifname, {}).get("addr_info", ()) if info["family"] == "inet"}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from .kinds import Option
 from .netns import inside
 
 SILENT = ("DEL", "CHECK", "GC", "STATUS")
@@ -127,7 +128,7 @@ class Caller:
         env: dict[str, str | bytes | None] | None = None,
         plugin: str = "underlay",
         timeout: float = 60,
-        **popen: Any,
+        **popen: Option,
     ) -> Outcome:
         """Run the plugin to its end. In `env`, None takes a variable away. `popen` goes to subprocess.Popen."""
         own = plugin in {"underlay", "underlay-ipam"}
@@ -146,7 +147,7 @@ class Caller:
         return outcome.require_form() if own and process.returncode >= 0 and process.stdout else outcome
 
     def start(
-        self, variables: dict[str, str], env: dict[str, str | bytes | None], plugin: str = "underlay", **popen: Any
+        self, variables: dict[str, str], env: dict[str, str | bytes | None], plugin: str = "underlay", **popen: Option
     ) -> "subprocess.Popen[bytes]":
         """Start the plugin with exactly these variables and the caller's own."""
         merged = {**self.environment, **variables, **env}

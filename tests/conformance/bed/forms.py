@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
+from .kinds import Json
+
 _DNS = {"nameservers": list, "domain": str, "search": list, "options": list}
 _ROUTE = {"dst": str, "gw": str}
 _ROUTE_1_1 = {**_ROUTE, "mtu": int, "advmss": int, "priority": int, "table": int, "scope": int}
@@ -78,7 +80,7 @@ def _require_keys(value: dict[str, Any], keys: Mapping[str, type], *required: st
         assert type(item) is keys[key], f"{key}: {item!r}"
 
 
-def _require_something(value: Any) -> None:
+def _require_something(value: Json) -> None:
     """No null, and no empty text that stands for an absent one."""
     assert value is not None
     assert value != ""

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import secrets
 import subprocess
 import threading
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from .kinds import Json, Option
 
 _T = TypeVar("_T")
 _CLONE_NEWNET = 0x40000000
@@ -23,6 +26,8 @@ _RESTLESS = {
     *("operstate", "promiscuity", "allmulti", "tentative", "expires", "valid_life_time", "preferred_life_time"),
     *("handle", "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "topology_change"),
 }
+# What ip(8) calls a link that went between two of its questions.
+_DYING = re.compile(r"if[0-9]+")
 _RESTLESS_FLAGS = {"LOWER_UP", "NO-CARRIER", "linkdown", "dead"}
 
 
@@ -112,13 +117,13 @@ class Namespace:
     def links(self) -> set[str]:
         return {link["ifname"] for link in self.ip("link", "show")}
 
-    def run(self, *command: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    def run(self, *command: str, **options: Option) -> "subprocess.CompletedProcess[str]":
         """Run to the end inside; output is captured as text."""
         return inside(
             self.path, lambda: subprocess.run(command, capture_output=True, text=True, check=False, **options)
         )
 
-    def spawn(self, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    def spawn(self, command: list[str], **options: Option) -> "subprocess.Popen[bytes]":
         return inside(self.path, lambda: subprocess.Popen(command, **options))
 
     def reaches(self, address: str) -> bool:
@@ -138,7 +143,7 @@ class Namespace:
     def _family(self, option: str) -> dict[str, Any]:
         routes, rules, neighbours, proxied = self._batch([option, "-d"], _EACH_FAMILY)
         return {
-            f"{option} routes": _sorted(routes),
+            f"{option} routes": _sorted(route for route in routes if not _DYING.fullmatch(route.get("dev", ""))),
             f"{option} rules": _sorted(rules),
             f"{option} neighbours": _sorted(entry for entry in neighbours if "PERMANENT" in entry.get("state", ())),
             f"{option} proxied": _sorted(proxied),
@@ -176,7 +181,7 @@ def _sorted(entries: Iterable[dict[str, Any]]) -> list[Any]:
     return sorted(map(_settled, filter(None, entries)), key=lambda entry: json.dumps(entry, sort_keys=True))
 
 
-def _settled(value: Any) -> Any:
+def _settled(value: Json) -> Json:
     """`value` without what is restless; nftables' handles are, as they count up for ever."""
     if isinstance(value, dict):
         return {key: _settled(item) for key, item in value.items() if key not in _RESTLESS}

@@ -7,6 +7,7 @@ from ipaddress import ip_interface
 from typing import Any
 
 from .calls import Outcome
+from .kinds import Json, Option
 from .netns import Pod
 from .node import GATEWAY4, GATEWAY6, MASTER, SUBNET4, SUBNET6, Node
 
@@ -32,7 +33,7 @@ def range6(first: int = 0x1000, last: int = 0x1FFF) -> dict[str, str]:
     return {"subnet": SUBNET6, "rangeStart": f"{base}{first:x}", "rangeEnd": f"{base}{last:x}", "gateway": GATEWAY6}
 
 
-def inline(*sets: dict[str, str] | list[dict[str, str]], **more: Any) -> dict[str, Any]:
+def inline(*sets: dict[str, str] | list[dict[str, str]], **more: Option) -> dict[str, Any]:
     """Our own `ipam` block with these ranges (one of each family where none are given), and their default routes."""
     chosen = [entry if isinstance(entry, list) else [entry] for entry in sets or (range4(), range6())]
     families = {":" in entry[0]["subnet"] for entry in chosen}
@@ -71,7 +72,7 @@ class Network:
         container: str | None = None,
         netns: str | None = None,
         extra: dict[str, Any] | None = None,
-        **options: Any,
+        **options: Option,
     ) -> Outcome:
         """`extra` keys replace the configuration's. The rest goes to the caller."""
         return self.node.cni(
@@ -84,7 +85,7 @@ class Network:
             **options,
         )
 
-    def add(self, pod: Pod | None, *, ifname: str = "eth0", container: str | None = None, **options: Any) -> Outcome:
+    def add(self, pod: Pod | None, *, ifname: str = "eth0", container: str | None = None, **options: Option) -> Outcome:
         outcome = self.call("ADD", pod, ifname=ifname, container=container, **options)
         if outcome.status == 0 and outcome.stdout:
             self.cache[self._key(pod, container), ifname] = outcome.result
@@ -96,8 +97,8 @@ class Network:
         *,
         ifname: str = "eth0",
         container: str | None = None,
-        previous: Any = _FROM_CACHE,
-        **options: Any,
+        previous: Json = _FROM_CACHE,
+        **options: Option,
     ) -> Outcome:
         """DEL with the result of the ADD where the version hands it back; `previous` None leaves it out."""
         cached = self._previous(self._key(pod, container), ifname, previous)
@@ -110,17 +111,17 @@ class Network:
         *,
         ifname: str = "eth0",
         container: str | None = None,
-        previous: Any = _FROM_CACHE,
-        **options: Any,
+        previous: Json = _FROM_CACHE,
+        **options: Option,
     ) -> Outcome:
         cached = self._previous(self._key(pod, container), ifname, previous)
         options["extra"] = cached | (options.get("extra") or {})
         return self.call("CHECK", pod, ifname=ifname, container=container, **options)
 
-    def status(self, **extra: Any) -> Outcome:
+    def status(self, **extra: Option) -> Outcome:
         return self.call("STATUS", None, ifname="", extra=extra)
 
-    def collect(self, *valid: tuple[Pod, str], **extra: Any) -> Outcome:
+    def collect(self, *valid: tuple[Pod, str], **extra: Option) -> Outcome:
         """GC with these attachments valid."""
         listed = [{"containerID": pod.container, "ifname": ifname} for pod, ifname in valid]
         return self.call(
@@ -151,7 +152,7 @@ class Network:
     def _key(self, pod: Pod | None, container: str | None) -> str:
         return pod.container if container is None and pod else container or ""
 
-    def _previous(self, container: str, ifname: str, previous: Any) -> dict[str, Any]:
+    def _previous(self, container: str, ifname: str, previous: Json) -> dict[str, Any]:
         if previous is not _FROM_CACHE:
             return {} if previous is None else {"prevResult": previous}
         cached = self.cache.get((container, ifname))
@@ -179,11 +180,13 @@ def own_interface(result: dict[str, Any], ifname: str = "eth0") -> dict[str, Any
     return dict(entry)
 
 
-def network_conf(name: str, *, datapath: str, version: str | None, ipam: dict[str, Any], **more: Any) -> dict[str, Any]:
+def network_conf(
+    name: str, *, datapath: str, version: str | None, ipam: dict[str, Any], **more: Option
+) -> dict[str, Any]:
     """A configuration of our plugin as a runtime sends it; a `version` of None leaves the key out."""
     head = {} if version is None else {"cniVersion": version}
     return {**head, "name": name, "type": "underlay", "datapath": datapath, "master": MASTER, "ipam": ipam, **more}
 
 
-def compact(value: Any) -> bytes:
+def compact(value: Json) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()

@@ -17,6 +17,7 @@ from cni_underlay.agent import protocol
 from cni_underlay.errors import UnderlayError
 
 from .calls import Caller, Outcome
+from .kinds import Json, Option
 from .netns import Namespace, Pod, difference, unique
 
 SUBNET4, SUBNET6 = "10.89.0.0/24", "fd00:89::/64"
@@ -98,7 +99,7 @@ class Node:
                 f"route add default via {GATEWAY6}",
             )
 
-    def call(self, pod: Pod, verb: str, conf: dict[str, Any] | bytes, **options: Any) -> Outcome:
+    def call(self, pod: Pod, verb: str, conf: dict[str, Any] | bytes, **options: Option) -> Outcome:
         """A call for the pod's eth0."""
         return self.cni(verb, conf, container=pod.container, netns=pod.path, ifname="eth0", **options)
 
@@ -110,7 +111,7 @@ class Node:
         )
         namespace.configure(f"link set {ifname} up")
 
-    def start_agent(self, **settings: Any) -> None:
+    def start_agent(self, **settings: Option) -> None:
         """Start underlayd and wait until it serves; asserts that it does. `settings` stay for later starts."""
         self.settings |= settings
         process = self.launch_agent()
@@ -163,7 +164,7 @@ class Node:
             self.agent.wait(30)
             self.agent = None
 
-    def ask(self, command: str, **query: Any) -> Any:
+    def ask(self, command: str, **query: Option) -> Json:
         """An admin's question to the agent."""
         frame = protocol.request(protocol.KIND_ADMIN, {}, json.dumps({"command": command, **query}).encode())
         with socket.socket(socket.AF_UNIX) as connection:
@@ -185,11 +186,10 @@ class Node:
         """
         kernel = self.host.state()
         own = {link["ifname"] for link in kernel["links"] if link.get("ifalias", "").startswith(HOST_LINK)}
-        parts = {
+        return {
             part: [entry for entry in entries if not own & {entry.get("ifname"), entry.get("dev")}]
             for part, entries in kernel.items()
-        }
-        return parts | {"leases": self.leases()}
+        } | {"leases": self.leases()}
 
     def changes(self) -> dict[str, Any]:
         """What differs from the state after the agent's start."""
@@ -202,7 +202,7 @@ class Node:
 
 
 @contextmanager
-def running(directory: Path, **settings: Any) -> Iterator[Node]:
+def running(directory: Path, **settings: Option) -> Iterator[Node]:
     """A node that serves; nothing of it is left afterwards."""
     with wired(directory) as node:
         node.start_agent(**settings)

@@ -5,7 +5,8 @@ import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from .kinds import Json
 
 # The environment may hold the CNI_ variables alone, so every program is named by its path.
 _SCRIPT = """#!/bin/sh
@@ -40,7 +41,7 @@ class Stub:
         program.chmod(0o755)
         return self
 
-    def says(self, verb: str, stdout: Any = "", *, stderr: str = "", status: int = 0, signal: str = "") -> "Stub":
+    def says(self, verb: str, stdout: Json = "", *, stderr: str = "", status: int = 0, signal: str = "") -> "Stub":
         """What the verb answers from here on; `stdout` that is no text becomes JSON."""
         text = stdout if isinstance(stdout, str | bytes) else json.dumps(stdout)
         for suffix, content in (("stdout", text), ("stderr", stderr), ("status", str(status)), ("signal", signal)):
