@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from cni_underlay.datapath import facts, hardware, host_link, links, messages
+from cni_underlay.datapath import facts, host_link, links, messages
 from cni_underlay.datapath.facts import Link, host_route
 from cni_underlay.datapath.netlink import Message, RequestSocket
 from cni_underlay.datapath.netns import requests_in
@@ -51,9 +51,9 @@ def delete(shared: Shared, requests: RequestSocket, lease: Lease, netns: int | N
             ips = [address.interface.ip for address in lease.addresses]
             _stop_leading(requests, failures, master.index, ips)
     # The pod's end first: with a veth the node's goes too, and the kernel's slow end of it is waited for by nobody.
-    _delete_in_pod(shared, failures, claim.attachment, netns)
-    with failures.step("read the node's interfaces"):
-        _delete_links(requests, failures, _on_node(requests, lease))
+    if DatapathKind.VETH not in _delete_in_pod(shared, failures, claim.attachment, netns):
+        with failures.step("read the node's interfaces"):
+            _delete_links(requests, failures, _on_node(requests, lease))
     failures.raise_any(_what(claim.attachment))
 
 
@@ -83,7 +83,10 @@ def _delete_links(requests: RequestSocket, failures: Failures, found: Iterable[L
 
 
 def _on_node(requests: RequestSocket, lease: Lease) -> list[Link]:
-    """The attachment's links in the node's namespace: a veth's host end; anything else only where a pod shares it."""
+    """The attachment's links in the node's namespace: a veth's host end; anything else only where a pod shares it.
+
+    One that an agent was killed over right after making it says by its name alone whose it is.
+    """
     claim = lease.claim
     alias = mark(claim.attachment)
     named = (facts.link_named(requests, name) for name in (claim.host_ifname, claim.attachment.ifname) if name)
@@ -105,16 +108,22 @@ def _on_segments(shared: Shared, attachment: Attachment, netns: int | None) -> l
         ]
 
 
-def _delete_in_pod(shared: Shared, failures: Failures, attachment: Attachment, netns: int | None) -> None:
-    """Whatever the container calls it by now; never an interface that only has the name."""
+def _delete_in_pod(shared: Shared, failures: Failures, attachment: Attachment, netns: int | None) -> set[str]:
+    """Whatever the container calls it by now; never an interface that only has the name. Returns the kinds removed."""
     if netns is None or not shared.node.is_foreign(netns):
-        return
+        return set()
     found: list[Link] = []
+    removed = set()
     with failures.step("read the container's interfaces"), requests_in(netns) as inner:
         found = facts.links_marked(inner, mark(attachment))
+        named = facts.link_named(inner, attachment.ifname)
+        if named is not None and named.unfinished:
+            found.append(named)
     for link in found:
         with failures.step(f"remove {link.name}"), requests_in(netns) as inner:
             links.see_off(inner, link.index)
+            removed.add(link.kind)
+    return removed
 
 
 def _stop_leading(requests: RequestSocket, failures: Failures, master: int, ips: Iterable[IPAddress]) -> None:

@@ -27,6 +27,9 @@ def _links(requests: RequestSocket, leases: list[Lease]) -> Iterator[str]:
         if link.alias not in known:
             links.delete(requests, link.index)
             yield f"interface {link.name}"
+    for link in facts.links_unfinished(requests):
+        links.delete(requests, link.index)
+        yield f"unfinished interface {link.name}"
 
 
 def _routes(requests: RequestSocket, leased: set[bytes]) -> Iterator[str]:

@@ -85,9 +85,8 @@ be_run() {
     mount -t tmpfs -o size=75% tmpfs /upper
     mkdir /upper/data /upper/work
     mount -t overlay -o lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work overlay /root || fail "no overlay"
-    for directory in run tmp var/tmp dev/shm; do
-        [ "$directory" = dev/shm ] || { mkdir -p "/root/$directory" && mount -t tmpfs tmpfs "/root/$directory"; }
-    done
+    # /tmp stays the host's below its layer of memory: a checkout may lie there.
+    mkdir -p /root/run && mount -t tmpfs tmpfs /root/run
     for directory in proc sys dev; do mount --move "/$directory" "/root/$directory"; done
     mkdir -p /root/dev/pts /root/dev/shm /root/run/lab /root/run/netns "/root/lib/modules/$lab_release"
     mount -t devpts devpts /root/dev/pts

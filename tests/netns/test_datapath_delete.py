@@ -137,6 +137,21 @@ def test_an_interface_that_only_has_the_name_stays(attached: Attached) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("known", [True, False])
+def test_a_link_that_an_agent_was_killed_over_before_it_could_mark_it_goes(attached: Attached, known: bool) -> None:
+    """The kernel takes no alias with a new link; what it takes says that the link is ours, but not whose."""
+    attached.pod.ip("link", "set", "eth0", "alias", "")
+    if attached.wiring.kind is VETH:
+        attached.node.ip("link", "set", attached.wiring.host_ifname, "alias", "")
+    if known:
+        attached.node.datapath.delete(attached.lease, attached.pod.descriptor)
+        attached.nothing_is_left()
+    else:
+        attached.node.datapath.delete_unknown(attached.wiring.attachment, attached.pod.descriptor)
+        assert attached.pod.dump() == attached.before[0]
+
+
+@BOTH
 def test_the_nodes_own_interface_of_that_name_stays_when_the_namespace_is_the_nodes(attached: Attached) -> None:
     attached.node.datapath.delete(attached.lease, attached.node.descriptor)
     attached.node.datapath.delete_unknown(attached.wiring.attachment, attached.node.descriptor)

@@ -7,6 +7,7 @@ import pytest
 
 from cni_underlay.datapath import messages, netns
 from cni_underlay.datapath.facts import host_route
+from cni_underlay.datapath.netlink import number32
 from cni_underlay.datapath.port import Wiring
 from cni_underlay.records import DatapathKind
 
@@ -69,6 +70,22 @@ def test_without_any_lease_nothing_of_ours_is_left_and_nothing_of_others_goes(se
     node.datapath.create(values.wiring(21, kind=MACVLAN), segment.pod().descriptor)
     node.datapath.sweep(())
     assert node.dump() == before
+
+
+def test_a_link_that_an_agent_was_killed_over_before_it_could_mark_it_goes(segment: Segment, node: Node) -> None:
+    pod = segment.pod()
+    before = node.dump(), pod.dump()
+    with netns.requests_in(node.descriptor) as requests:
+        requests.change(
+            messages.new_link(
+                9000,
+                "eth0",
+                number32(messages.IFLA_NET_NS_FD, pod.descriptor),
+                messages.kind("veth", messages.veth_peer(9001, "und01234567890")),
+            )
+        )
+    assert node.datapath.sweep(()) == ("unfinished interface und01234567890",)
+    assert (node.dump(), pod.dump()) == before
 
 
 def test_ten_thousand_leases_are_swept_in_half_a_second(node: Node) -> None:

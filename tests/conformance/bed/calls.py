@@ -79,6 +79,8 @@ class Outcome:
         assert isinstance(error["code"], int), self._told()
         assert not isinstance(error["code"], bool), self._told()
         assert error["code"] >= 1, self._told()
+        # With 3 a runtime need not clean up: nothing is so certain that it could be said after an ADD or a DEL.
+        assert error["code"] != 3 or self.verb not in {"ADD", "DEL"}, self._told()
         assert isinstance(error["msg"], str), self._told()
         assert error["msg"], self._told()
         assert isinstance(error.get("details", ""), str), self._told()
