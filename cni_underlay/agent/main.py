@@ -94,7 +94,7 @@ class _Agent:
         lost = [str(path) for path in self._configuration.lost_ledgers()]
         if lost:
             LOGGER.error(
-                "a ledger was damaged and put aside: pods that only it knows are left alone; remove it when they are gone",
+                "a ledger was damaged and put aside: pods that only it knows are left alone; remove it after them",
                 extra={"aside": lost},
             )
         recovered = recover(services, spare if lost else services.datapath.sweep)

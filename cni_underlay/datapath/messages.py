@@ -54,7 +54,7 @@ ADDRESS_HEADER = struct.Struct("=BBBBI")
 ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
 NEIGHBOUR_HEADER = struct.Struct("=BxxxiHBB")
 
-# The mark that a link has from its first moment: the kernel takes no alias with a new one. "und1", so that it is nobody's.
+# The mark that a link has from its first moment, as the kernel takes no alias with a new one. "und1": nobody else's.
 GROUP = 0x756E6431
 OUR_GROUP = number32(IFLA_GROUP, GROUP)
 

@@ -108,4 +108,4 @@ class Datapath(Protocol):
         """As `delete`, for an attachment the ledger does not know: by the marks on the links alone."""
 
     def sweep(self, leases: tuple[Lease, ...]) -> tuple[str, ...]:
-        """Remove the node's links, routes and proxy neighbours of ours that are of no lease; returns which, in words."""
+        """Remove our links, routes and proxy neighbours of no lease from the node; returns which, in words."""

@@ -31,11 +31,11 @@ def main() -> None:
             }
         if arguments.what in ("allocation", "all"):
             report["allocation"] = measure.allocation(bed)
-    print(json.dumps(report, indent=2) if arguments.json else _text(report))  # noqa: T201
+    print(json.dumps(report, indent=2) if arguments.json else _text(report))
 
 
 def _cni(bed: beds.Bed, agent: beds.Agent, pair: Sequence[beds.Plugin], rounds: int, pods: int) -> dict[str, Any]:
-    print(f"measuring {pair[0].name} against {pair[1].name}", file=sys.stderr)  # noqa: T201
+    print(f"measuring {pair[0].name} against {pair[1].name}", file=sys.stderr)
     return {
         "names": [plugin.name for plugin in pair],
         "serial": measure.one_at_a_time(bed, pair, rounds),

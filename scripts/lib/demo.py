@@ -183,7 +183,7 @@ def heading(text: str) -> None:
 
 def say(*lines: Iterable[str] | str) -> None:
     """Print at once, also into a pipe."""
-    print(*lines, flush=True)  # noqa: T201  # this program's purpose
+    print(*lines, flush=True)  # this program's purpose
 
 
 if __name__ == "__main__":

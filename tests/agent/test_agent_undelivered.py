@@ -82,7 +82,7 @@ def test_the_delegates_own_failure_does_not_stop_the_undo(node: Node, agent: Age
     node.write_plugin(
         "stubborn",
         [
-            f"[ $CNI_COMMAND = ADD ] || exit 3",
+            "[ $CNI_COMMAND = ADD ] || exit 3",
             f"touch {gate}.begun; while [ ! -e {gate} ]; do sleep 0.02; done",
             'echo \'{"cniVersion":"1.0.0","ips":[{"address":"10.78.0.9/24"}]}\'',
         ],

@@ -162,6 +162,11 @@ class Segment:
         self.count += 1
         return self.namespace(f"pod{self.count}")
 
+    def forget(self, machine: Machine) -> None:
+        """Let go of a namespace: its name and our descriptor."""
+        execute("ip", "netns", "del", machine.name)
+        _close(machine)
+
 
 def _close(machine: Machine) -> None:
     with contextlib.suppress(OSError):

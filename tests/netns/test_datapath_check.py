@@ -33,10 +33,10 @@ class Attached:
             return self.wiring.host_ifname
         return f"undh{self.node.json('link', 'show', 'dev', 'eth0')[0]['ifindex']}"
 
-    def check(self, **changes: Any) -> None:  # noqa: ANN401  # fields of Expected
+    def check(self, **changes: Any) -> None:  # fields of Expected
         self.node.datapath.check(self.wiring, self.pod.descriptor, replace(self.expected, **changes))
 
-    def fails(self, words: str, **changes: Any) -> None:  # noqa: ANN401  # likewise
+    def fails(self, words: str, **changes: Any) -> None:  # likewise
         with pytest.raises(CheckFailedError, match=words):
             self.check(**changes)
 

@@ -7,7 +7,7 @@ from cni_underlay.datapath.port import Expected, Wired, Wiring
 from cni_underlay.records import Attachment, Claim, DatapathKind, Dns, Instant, Lease, LeasedAddress, Pod
 
 
-def wiring(number: int, **changes: Any) -> Wiring:  # noqa: ANN401  # any field of a wiring
+def wiring(number: int, **changes: Any) -> Wiring:  # any field of a wiring
     """A veth interface with 10.9.0.`number` and 2001:db8:9::`number`; `versions`, `ifname`, any field may differ."""
     versions = changes.pop("versions", (4, 6))
     attachment = Attachment(network="underlay", container_id=f"c{number}", ifname=changes.pop("ifname", "eth0"))

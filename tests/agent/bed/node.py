@@ -1,5 +1,6 @@
 """A node: a namespace whose eth0 leads to a switch, a directory for everything else, and the pods' namespaces."""
 
+import itertools
 import json
 import secrets
 import subprocess
@@ -50,6 +51,7 @@ class Node:
 
     directory: Path
     pods: list[Pod] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def netns(self) -> Path:
@@ -78,10 +80,10 @@ class Node:
     def run(self, *command: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run to the end; output is captured as text."""
         settings = {"capture_output": True, "text": True, "check": True, **options}
-        return self.inside(lambda: subprocess.run(command, **settings))
+        return self.inside(lambda: subprocess.run(command, **settings))  # noqa: PLW1510  # it is among them
 
     def make_pod(self) -> Pod:
-        pod = Pod(netns=self.directory / "netns" / f"pod-{len(self.pods)}")
+        pod = Pod(netns=self.directory / "netns" / f"pod-{next(self._numbers)}")
         netns.create(pod.netns, {})
         self.pods.append(pod)
         return pod

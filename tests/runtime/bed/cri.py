@@ -155,7 +155,7 @@ class Cri:
         answer = self._call("RuntimeService", "ExecSync", container_id=container, cmd=command, timeout=10)
         return Output(status=answer.exit_code, stdout=answer.stdout.decode(), stderr=answer.stderr.decode())
 
-    def _call(self, service: str, method: str, /, **fields: Any) -> Any:  # noqa: ANN401  # dynamic messages have no static type
+    def _call(self, service: str, method: str, /, **fields: Any) -> Any:  # dynamic messages have no static type
         request, answer = MESSAGES[f"{method}Request"], MESSAGES[f"{method}Response"]
         stub = self._channel.unary_unary(
             f"/runtime.v1.{service}/{method}",
@@ -174,11 +174,11 @@ def _translated(method: str) -> Iterator[None]:
         raise CriError(method, error.code().name, error.details() or "") from error
 
 
-def _info(entries: Iterable[Any], key: str) -> Any:  # noqa: ANN401  # what verbose answers carry is free-form JSON
+def _info(entries: Iterable[Any], key: str) -> Any:  # what verbose answers carry is free-form JSON
     return json.loads(next(entry.value for entry in entries if entry.key == key))
 
 
-def _message(name: str, /, **fields: Any) -> Message:  # noqa: ANN401
+def _message(name: str, /, **fields: Any) -> Message:
     return MESSAGES[name](**fields)
 
 

@@ -38,6 +38,6 @@ def kernel(node: Node) -> frozenset[str]:
     return frozenset(line.strip() for look in looks for line in look.splitlines())
 
 
-def _ask(node: Node, command: str, **parameters: str) -> Any:  # noqa: ANN401  # a JSON document is anything
+def _ask(node: Node, command: str, **parameters: str) -> Any:  # a JSON document is anything
     document, _ = Source(socket=node.agent.socket, configuration=None).ask(command, **parameters)
     return document
