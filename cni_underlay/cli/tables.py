@@ -40,6 +40,13 @@ def _pools(row: Row) -> str:
     return ",".join(dict.fromkeys(entry["pool"] for entry in row["addresses"])) or "-"
 
 
+def _harmless(cell: str) -> str:
+    """What runtimes send may hold line breaks, and characters that a terminal obeys."""
+    if cell.isprintable():
+        return cell
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in cell)
+
+
 def _count(name: str) -> Callable[[Row], str]:
     """Addresses; what an IPv6 subnet has is nothing to be counted by digits."""
     return lambda row: "-" if row[name] is None else f"{row[name]:.1e}" if row[name] >= _UNCOUNTABLE else str(row[name])
@@ -116,7 +123,7 @@ def render(rows: Iterable[Row], columns: Sequence[Column], output: str) -> str:
         import yaml  # noqa: PLC0415  # 17 ms that a table does not need
 
         return str(yaml.safe_dump(list(rows), sort_keys=False)).rstrip()
-    table = [[name for name, _ in columns], *([show(row) for _, show in columns] for row in rows)]
+    table = [[name for name, _ in columns], *([_harmless(show(row)) for _, show in columns] for row in rows)]
     widths = [max(len(line[index]) for line in table) for index in range(len(columns))]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table

@@ -158,6 +158,16 @@ def addresses(kernel: RequestSocket, index: int) -> list[Address]:
     return found
 
 
+def links_with_passing_addresses(kernel: RequestSocket) -> set[int]:
+    """Indexes of links with an IPv6 address that ends unless it is renewed: by router advertisements, as a rule."""
+    found = set()
+    for payload in kernel.dump(messages.all_addresses(0)):
+        family, _, flags, _, index = messages.ADDRESS_HEADER.unpack_from(payload)
+        if family == messages.AF_INET6 and not flags & messages.IFA_F_PERMANENT:
+            found.add(index)
+    return found
+
+
 def routes(kernel: RequestSocket, *, index: int = 0, protocol: int = 0) -> Iterator[KernelRoute]:
     """Unicast routes of both families and every table, of one link or protocol where given."""
     for address_family in (messages.AF_INET, messages.AF_INET6):

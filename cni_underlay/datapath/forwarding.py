@@ -4,11 +4,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from cni_underlay.datapath import sysctl
+from cni_underlay.datapath import facts, messages, sysctl
 from cni_underlay.datapath.facts import Link
 from cni_underlay.datapath.messages import IPV4, IPV6
 from cni_underlay.datapath.netns import Node
 from cni_underlay.datapath.plan import PodPlan
+from cni_underlay.datapath.refusal import kernel
 from cni_underlay.errors import DatapathError
 from cni_underlay.records import DatapathKind
 
@@ -44,7 +45,7 @@ class Forwarding:
         elif plan.kind is DatapathKind.IPVLAN:
             yield self._accept_from_pods
 
-    def set(self, name: str, value: str) -> None:
+    def _put(self, name: str, value: str) -> None:
         """Write one setting where it differs, and say so. To be called in the node's namespace."""
         old = sysctl.ensure(name, value)
         if old is not None:
@@ -53,10 +54,10 @@ class Forwarding:
     def _forward4(self, master: str) -> None:
         # Only where it is 0: writing ip_forward resets the other settings of every interface to their defaults.
         if sysctl.read("ipv4/ip_forward") == "0":
-            self.set("ipv4/ip_forward", "1")
-        self.set(f"ipv4/conf/{master}/forwarding", "1")
+            self._put("ipv4/ip_forward", "1")
+        self._put(f"ipv4/conf/{master}/forwarding", "1")
         # A proxied answer waits a random time up to proxy_delay (0.8 s) before it is sent: 409 ms seen on a first ping.
-        self.set(f"ipv4/neigh/{master}/proxy_delay", "0")
+        self._put(f"ipv4/neigh/{master}/proxy_delay", "0")
 
     def _forward6(self, master: str) -> None:
         if sysctl.read(f"ipv6/conf/{master}/disable_ipv6") != "0":
@@ -64,13 +65,21 @@ class Forwarding:
         if sysctl.read("ipv6/conf/all/forwarding") == "0":
             # A forwarding node stops listening to router advertisements where accept_ra is 1, and drops the default
             # routes it has learned from them: so this comes first. (Documentation/networking/ip-sysctl: accept_ra.)
-            for name in sysctl.interfaces("ipv6"):
+            for name in {master, *self._listening_to_routers()}:
                 if sysctl.read(f"ipv6/conf/{name}/accept_ra") == "1":
-                    self.set(f"ipv6/conf/{name}/accept_ra", "2")
-            self.set("ipv6/conf/all/forwarding", "1")
-        self.set(f"ipv6/conf/{master}/forwarding", "1")
-        self.set(f"ipv6/conf/{master}/proxy_ndp", "1")
-        self.set(f"ipv6/neigh/{master}/proxy_delay", "0")
+                    self._put(f"ipv6/conf/{name}/accept_ra", "2")
+            self._put("ipv6/conf/all/forwarding", "1")
+        self._put(f"ipv6/conf/{master}/forwarding", "1")
+        self._put(f"ipv6/conf/{master}/proxy_ndp", "1")
+        self._put(f"ipv6/neigh/{master}/proxy_delay", "0")
+
+    def _listening_to_routers(self) -> set[str]:
+        """The interfaces that live on router advertisements. Not all that could: a container could send some too."""
+        with self._node.requests() as requests, kernel("read what came by router advertisements"):
+            indexes = {route.index for route in facts.routes(requests, protocol=messages.RTPROT_RA)}
+            indexes |= facts.links_with_passing_addresses(requests)
+            found = (facts.link_numbered(requests, index) for index in indexes)
+            return {link.name for link in found if link}
 
     def _accept_from_pods(self, master: str) -> None:
         """Let the node take in what its ipvlan pods send to it.
@@ -80,7 +89,11 @@ class Forwarding:
         """
         values = [sysctl.read(f"ipv4/conf/{name}/rp_filter") for name in ("all", master)]
         if _STRICT in values and _LOOSE not in values:
-            self.set(f"ipv4/conf/{master}/rp_filter", _LOOSE)
+            self._put(f"ipv4/conf/{master}/rp_filter", _LOOSE)
+
+    def ready_host_end(self, name: str) -> None:
+        """Keep a pod from telling its node, by router advertisements, where to send everything (CVE-2020-10749)."""
+        sysctl.write(f"ipv6/conf/{name}/accept_ra", "0")
 
     def ready_host_link(self, name: str) -> None:
         """The settings of the node's own link on a segment that netlink cannot carry; those that exist."""

@@ -104,10 +104,14 @@ class HostLinks:
         return self._locks.setdefault(master, threading.Lock())
 
     def _described(self, requests: RequestSocket, link: Link, master: Link) -> HostLink:
-        """Read once in a while: it costs as much as the pod's own link. Pods with IPv4 alone need it too, see above."""
+        """Read, and its settings seen to, once in a while: on every ADD it would cost a fifth of it.
+
+        Pods with IPv4 alone need the hop too, see above.
+        """
         known_until, known = self._known.get(master.index, (0.0, None))
         now = time.monotonic()
         if known is None or known.index != link.index or known_until < now:
+            self._node.run(lambda: self._forwarding.ready_host_link(link.name))
             hop = _link_local(link).ip if self._has_ipv6(link.name) else None
             known = HostLink(index=link.index, hop=hop, node=masters.own_addresses(requests, master))
             self._known[master.index] = (now + _KNOWN_SECONDS, known)

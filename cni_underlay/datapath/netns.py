@@ -7,6 +7,7 @@ calls (1.5 µs together) without a new thread or process; sockets stay in the na
 import ctypes
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -55,19 +56,31 @@ class _Home:
 _home = _Home()
 
 
+class _Place(threading.local):
+    """Where a thread is: a descriptor, or None at home."""
+
+    descriptor: int | None = None
+
+
+_place = _Place()
+
+
 def inside(descriptor: int, act: Callable[[], T]) -> T:
     """Run `act` with the calling thread in the namespace; it must be short and must not start threads or processes."""
-    home = _home.descriptor()
+    before = _place.descriptor
+    back = _home.descriptor() if before is None else before
     _setns(descriptor, _CLONE_NEWNET)
+    _place.descriptor = descriptor
     try:
         return act()
     finally:
-        _return(home)
+        _return(back)
+        _place.descriptor = before
 
 
-def _return(home: int) -> None:
+def _return(back: int) -> None:
     try:
-        _setns(home, _CLONE_NEWNET)
+        _setns(back, _CLONE_NEWNET)
     except OSError as error:
         # This thread would go on to change links and routes of a pod's namespace while it believes itself on the node.
         # An exception is not enough: a worker survives it. The agent is started again and recovers from its ledger.

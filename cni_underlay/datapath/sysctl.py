@@ -2,7 +2,6 @@
 
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from cni_underlay.datapath.refusal import kernel
 
@@ -41,11 +40,3 @@ def write(name: str, value: str) -> None:
             os.write(descriptor, value.encode())
         finally:
             os.close(descriptor)
-
-
-def interfaces(family: str) -> tuple[str, ...]:
-    """The interfaces that have settings of `ipv4` or `ipv6`, without the entries `all` and `default`."""
-    directory = Path(_ROOT, family, "conf")
-    if not directory.is_dir():
-        return ()
-    return tuple(entry.name for entry in directory.iterdir() if entry.name not in {"all", "default"})

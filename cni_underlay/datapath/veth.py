@@ -26,6 +26,7 @@ def wire(work: Work) -> Wired:
     if not work.wiring.host_ifname:
         raise InvalidConfigError("veth needs a name for the node's end")
     index = work.make(lambda index: _pair(work, index), lambda index: links.delete(work.requests, index + 1))
+    work.shared.node.run(lambda: work.shared.forwarding.ready_host_end(work.wiring.host_ifname))
     with kernel(f"configure {work.wiring.host_ifname}"):
         work.requests.change(*_host_end(work, index + 1))
     work.add_host_routes(index + 1, [host_route(ip) for ip in plan.ips])

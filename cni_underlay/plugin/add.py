@@ -181,9 +181,11 @@ def _repeat(services: Services, request: Request, known: Lease, claim: Claim, ne
     A repeated ADD comes from a runtime that never saw the answer (the agent or the client was killed). It gets the same
     address. One that finds the first attachment alive and different is refused, and the first goes on working.
     """
+    # The agent was killed while the delegate was at work: what stands without addresses is no attachment yet.
+    unfinished = isinstance(request.conf.ipam, DelegateConf) and not known.addresses
     same_boot = known.leased_at.boot_id == services.clock().boot_id
     same_place = same_boot and known.claim.netns_inode == claim.netns_inode
-    wired = services.datapath.wired(wiring_of(known), netns) if same_place else None
+    wired = services.datapath.wired(wiring_of(known), netns) if same_place and not unfinished else None
     if wired is not None:
         services.store.confirm(known.generation)
         if request.attachment in services.owed:
@@ -192,7 +194,7 @@ def _repeat(services: Services, request: Request, known: Lease, claim: Claim, ne
         return answer_of(request, known, wired)
     # Who has an interface of another plugin's making, and only its address of us, cannot be looked at.
     foreign = known.claim.datapath is DatapathKind.NONE
-    if known.attached and same_boot and (foreign or same_place or stands(known)):
+    if known.attached and not unfinished and same_boot and (foreign or same_place or stands(known)):
         raise _exists(known)
     _detach(services, known, netns, "ADD was repeated")
     if isinstance(request.conf.ipam, DelegateConf):

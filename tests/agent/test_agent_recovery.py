@@ -15,7 +15,7 @@ from cni_underlay.records import Attachment, Claim, DatapathKind
 from cni_underlay.store.sqlite import SQLiteStore
 
 from .bed.agent import Agent, await_true
-from .bed.calls import Runtime
+from .bed.calls import Runtime, finish, hanging
 from .bed.node import POOLS, Node, Pod, read_batch
 
 # Mounts the file that stands first in its arguments over the boot id, for the rest of them alone.
@@ -102,6 +102,29 @@ def test_a_repetition_after_a_crash_is_answered_for_a_delegate_too(
     agent.start()
     assert recovered(agent)["completed"] == 1
     assert runtime.add(pod, **delegated).result == first
+
+
+@DATAPATHS
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_an_agent_killed_while_a_delegate_is_at_work_leaves_nothing_in_the_way(
+    node: Node, agent: Agent, runtime: Runtime, pod: Pod, datapath: str, verb: str
+) -> None:
+    before = node.kernel()
+    gate = hanging(node)
+    runtime.conf.update(cniVersion="1.0.0", datapath=datapath, ipam={"type": "hang"})
+    call = runtime.start("ADD", pod)
+    await_true(lambda: gate.with_name("hang.begun").exists(), "the delegate runs")
+    agent.kill()
+    assert finish(call).code == 11
+    gate.touch()
+    agent.start()
+    if verb == "ADD":
+        assert runtime.add(pod).address == "10.78.0.9"
+        assert pod.addresses() == {"10.78.0.9"}
+    assert runtime.delete(pod).status == 0
+    assert agent.leases() == []
+    assert "eth0" not in pod.links()
+    await_true(lambda: node.kernel() == before, "nothing of it is left on the node")
 
 
 @DATAPATHS

@@ -20,7 +20,7 @@ def times(lines: list[str]) -> list[float]:
 
 
 def arps(seen: Seen) -> list[str]:
-    return seen.matching("Announcement 10.9.0.20,")
+    return seen.matching("who-has 10.9.0.20 tell 10.9.0.20,")
 
 
 def advertisements(seen: Seen) -> list[str]:

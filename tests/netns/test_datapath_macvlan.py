@@ -84,9 +84,12 @@ def test_no_route_is_added_that_was_not_asked_for(segment: Segment, node: Node) 
     assert "default" not in pod.ip("route")
 
 
+@pytest.mark.parametrize("rp_filter", ["0", "2"])
 def test_a_machine_outside_hears_the_nodes_address_from_one_mac_only(
-    segment: Segment, node: Node, vm: Machine, host_link: str, listen: Listen
+    segment: Segment, node: Node, vm: Machine, host_link: str, listen: Listen, rp_filter: str
 ) -> None:
+    """Also where reverse path filtering is loose: systemd's rules make it so on every new interface."""
+    node.sysctl("ipv4/conf/all/rp_filter", rp_filter)
     pod = segment.pod()
     node.datapath.create(values.wiring(20, kind=MACVLAN), pod.descriptor)
     seen = listen(vm, "eth0", "arp")

@@ -46,11 +46,24 @@ def test_a_macvlan_pod_needs_nothing_of_the_master(segment: Segment, node: Node)
 
 def test_a_node_that_lives_on_router_advertisements_goes_on_doing_so(segment: Segment, node: Node) -> None:
     """Forwarding turns accept_ra=1 off, and drops the default route that came by it."""
-    segment.plug(node, 102, "eth1")
+    for number, name in enumerate(("eth1", "eth2", "eth3", "eth4")):
+        segment.plug(node, 102 + number, name)
     node.sysctl("ipv6/conf/eth1/accept_ra", "0")
+    node.ip("-6", "route", "add", "default", "via", "2001:db8:9::1", "dev", "eth2", "proto", "ra")
+    node.ip("addr", "add", "2001:db8:77::2/64", "dev", "eth3", "valid_lft", "600", "preferred_lft", "600", "nodad")
     node.datapath.create(values.wiring(20), segment.pod().descriptor)
-    assert node.sysctl("ipv6/conf/eth0/accept_ra") == "2"
-    assert node.sysctl("ipv6/conf/eth1/accept_ra") == "0"
+    told = {name: node.sysctl(f"ipv6/conf/{name}/accept_ra") for name in ("eth0", "eth1", "eth2", "eth3", "eth4")}
+    assert told == {"eth0": "2", "eth1": "0", "eth2": "2", "eth3": "2", "eth4": "1"}
+
+
+@pytest.mark.parametrize("versions", [(4,), (4, 6)])
+def test_a_pod_cannot_tell_its_node_where_to_route(segment: Segment, node: Node, versions: tuple[int, ...]) -> None:
+    """By router advertisements on its own wire (CVE-2020-10749)."""
+    for name in ("all", "default"):
+        node.sysctl(f"ipv6/conf/{name}/accept_ra", "2")
+    wiring = values.wiring(20, versions=versions)
+    node.datapath.create(wiring, segment.pod().descriptor)
+    assert node.sysctl(f"ipv6/conf/{wiring.host_ifname}/accept_ra") == "0"
 
 
 def test_a_node_that_forwards_already_keeps_what_its_admin_set(segment: Segment, node: Node) -> None:

@@ -33,6 +33,19 @@ def test_a_node_with_an_ipv6_default_route_only_has_that_ones(node: Node) -> Non
     assert node.datapath.default_master() == "eth0"
 
 
+@pytest.mark.parametrize("used", [1, 3])
+def test_a_node_that_uses_the_blocks_for_documentation_has_a_default_master_too(
+    segment: Segment, node: Node, used: int
+) -> None:
+    segment.plug(node, 102, "eth1")
+    node.ip("-6", "route", "add", "default", "via", "2001:db8:9::1", "dev", "eth0")
+    for block in ("203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/24")[:used]:
+        node.ip("route", "add", block, "dev", "eth0")
+    node.ip("route", "add", "default", "via", "10.9.0.1", "dev", "eth0", "metric", "200")
+    node.ip("route", "add", "default", "via", "10.9.0.1", "dev", "eth1", "metric", "100")
+    assert node.datapath.default_master() == "eth1"
+
+
 def test_without_a_default_route_there_is_no_default_master(node: Node) -> None:
     node.ip("route", "add", "blackhole", "default")
     with pytest.raises(InvalidConfigError, match="no default route"):

@@ -40,6 +40,17 @@ def test_only_the_calling_thread_is_inside_and_it_comes_back(segment: Segment) -
     assert own_inode() == home
 
 
+def test_a_thread_comes_back_to_where_it_was(segment: Segment) -> None:
+    outer, inner, home = segment.pod(), segment.pod(), own_inode()
+
+    def visit() -> list[int]:
+        return [own_inode(), netns.inside(inner.descriptor, own_inode), own_inode()]
+
+    first, second = netns.inode(outer.descriptor), netns.inode(inner.descriptor)
+    assert netns.inside(outer.descriptor, visit) == [first, second, first]
+    assert own_inode() == home
+
+
 def test_the_thread_comes_back_from_a_failure(segment: Segment) -> None:
     pod, home = segment.pod(), own_inode()
     with pytest.raises(ZeroDivisionError):

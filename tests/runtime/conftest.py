@@ -104,7 +104,7 @@ def kubelet(node: Node, runtime: Containerd) -> Iterator[Kubelet]:
             node.start_agent()
         kubelet.remove_all()
     wait_until(lambda: not evidence.leases(node), "leases are left")
-    assert evidence.kernel(node) <= before
+    assert evidence.at_rest(node, before) <= before
 
 
 @pytest.fixture(params=["veth", "macvlan"])

@@ -44,7 +44,7 @@ def test_fifty_pods_started_at_once_are_all_reached_and_leave_nothing(
     assert {visit(witness, server.address).host for server in servers} == {server.pod.name for server in servers}
     _side_by_side(kubelet.remove, pods)
     assert evidence.leases(node) == []
-    assert evidence.kernel(node) == before
+    assert evidence.at_rest(node, before) == before
     assert kubelet.runtime.cri.sandboxes() == ()
 
 

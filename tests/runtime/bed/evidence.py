@@ -1,10 +1,13 @@
 """What can be known of a node from outside: its agent's ledger, and what its kernel has."""
 
+from contextlib import suppress
 from typing import Any
 
 from cni_underlay.cli.source import Source
 from cni_underlay.lab.node import Node
 from cni_underlay.records import IPAddress
+
+from .waiting import wait_until
 
 Document = dict[str, Any]
 
@@ -36,6 +39,13 @@ def kernel(node: Node) -> frozenset[str]:
     """One line for each thing of the node's kernel that pods may leave behind."""
     looks = (node.output(["ip", option, "-batch", "-"], stdin=lines) for option, lines in _LOOKS.items())
     return frozenset(line.strip() for look in looks for line in look.splitlines())
+
+
+def at_rest(node: Node, before: frozenset[str]) -> frozenset[str]:
+    """`kernel`, once nothing is new since `before`: the agent keeps its own link for a second after the last pod."""
+    with suppress(TimeoutError):
+        wait_until(lambda: kernel(node) <= before, "something is new on the node", seconds=5.0)
+    return kernel(node)
 
 
 def _ask(node: Node, command: str, **parameters: str) -> Any:  # a JSON document is anything
