@@ -11,6 +11,7 @@ from typing import Any, Self
 from cni_underlay.agent.log import LOGGER
 from cni_underlay.agent.protocol import KIND_ADMIN, KIND_CNI, Answer, Frame
 from cni_underlay.cni.environment import Call, Verb, parse_call
+from cni_underlay.cni.grammar import clip
 from cni_underlay.cni.netconf import version_of
 from cni_underlay.cni.result import failure, version_answer
 from cni_underlay.cni.versions import NEWEST
@@ -153,9 +154,9 @@ def _identity(trail: _Trail) -> dict[str, Any]:
     return {
         "verb": call.verb.value,
         "network": trail.request.conf.name if trail.request else "",
-        "container": call.container_id,
+        "container": clip(call.container_id),  # the specification sets no limit
         "ifname": call.ifname,
-        "pod": f"{pod.namespace}/{pod.name}" if pod.name else "",
+        "pod": clip(f"{pod.namespace}/{pod.name}") if pod.name else "",
         "traceparent": trace if _TRACEPARENT.fullmatch(trace) else "",
     }
 

@@ -75,6 +75,7 @@ class _Agent:
             services.aside = server.aside
             spool = Spool(self._configuration.spool, handler.replay)
             handler.before_add = lambda: self._let_pass(services, spool)
+            _report_damage(store)
             self._recover(services, spool)
             _settle_memory()
             self._state = ""
@@ -172,6 +173,11 @@ class _Agent:
                 },
             )
         notify.notify("READY=1")
+
+
+def _report_damage(store: SQLiteStore) -> None:
+    if store.damage is not None:
+        LOGGER.error("the ledger was damaged", extra={"reason": store.damage.reason, "aside": str(store.damage.aside)})
 
 
 def _settle_memory() -> None:

@@ -34,6 +34,7 @@ KIND_ADMIN = 2
 MAXIMUM = 8 << 20  # bytes of an environment block, a body, an output: far above any configuration, far below the memory
 _REQUEST = struct.Struct("!4sIIII")
 _ANSWER = struct.Struct("!4sIII")
+_LARGEST_LIST = 1 << 28  # to an admin: half a million leases
 _DESCRIPTOR = struct.Struct("@i")
 _FIRST = 1 << 16  # bytes of the first read: nearly every request is one of 2 to 8 KiB
 _CHUNK = 1 << 18  # and of further ones: a unix socket holds 208 KiB by default (net.core.wmem_default)
@@ -157,7 +158,7 @@ def answer(content: Answer) -> bytes:
 def receive_answer(connection: socket.socket) -> Answer:
     """The agent's answer; raises `DecodingError` when it is torn, `OSError` when the connection fails."""
     magic, status, stdout, stderr = _ANSWER.unpack(_exactly(connection, _ANSWER.size))
-    if magic != MAGIC or max(stdout, stderr) > MAXIMUM:
+    if magic != MAGIC or max(stdout, stderr) > _LARGEST_LIST:
         raise DecodingError("what answers on the socket does not speak this protocol")
     return Answer(status=status, stdout=_exactly(connection, stdout), stderr=_exactly(connection, stderr))
 

@@ -18,7 +18,7 @@ from cni_underlay.agent.log import LOGGER
 from cni_underlay.agent.protocol import Frame, Incoming, SilentPeerError, answer
 from cni_underlay.errors import DecodingError, TryAgainLaterError
 
-IDLE_WORKERS = 4
+IDLE_WORKERS = 8
 MAX_WORKERS = 64  # at work at the same time; more would only take the interpreter from each other
 MAX_ASIDE = 256  # waiting for a delegate, each with a process of its own, or for another request of their attachment
 PATIENCE = 0.02  # seconds; a client's request is there when its connection is

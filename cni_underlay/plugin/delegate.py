@@ -1,5 +1,6 @@
 """Delegated plugins (CNI specification, section 4): found in CNI_PATH, run with the caller's environment and stdin."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from cni_underlay.plugin.services import Request, Services
 SECONDS = 40.0
 UNDO_SECONDS = 10.0
 STATUS_SECONDS = 4.0  # the kubelet asks every 5 s
+_PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 OWN_VARIABLES = ("argv0",)  # the client's own entry in the environment block; no delegate shall see it
 
 
@@ -68,7 +70,9 @@ def _run(
             process_group=0,
         )
     except (OSError, ValueError) as error:
-        raise InvalidConfigError(f"delegate {program} cannot be executed", str(error)) from error
+        passing = isinstance(error, OSError) and error.errno in _PASSING
+        kind = TryAgainLaterError if passing else InvalidConfigError
+        raise kind(f"delegate {program} cannot be executed", str(error)) from error
     with process:
         try:
             stdout, stderr = process.communicate(stdin, timeout=seconds)

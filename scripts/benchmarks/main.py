@@ -17,12 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("cni", "allocation", "all"), default="all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--rounds", type=int, default=40, help="ADD/DEL pairs one at a time (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=100, help="ADD/DEL pairs one at a time (default: %(default)s)")
     parser.add_argument("--pods", type=int, default=250, help="pods of the parallel runs (default: %(default)s)")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"versions": measure.versions()}
     with beds.build() as bed:
-        bed.add_pods(max(arguments.pods, 1))
+        bed.add_pods(max(arguments.pods, measure.BLOCK))
         if arguments.what in ("cni", "all"):
             agent = bed.start_agent("agent")
             report["cni"] = {

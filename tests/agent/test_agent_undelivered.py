@@ -1,5 +1,8 @@
 """An ADD whose answer reaches nobody is taken back; one that somebody has been told of never is."""
 
+import json
+import signal
+
 from .bed.agent import Agent, await_true
 from .bed.calls import Runtime, finish, hanging
 from .bed.node import Node, Pod
@@ -44,6 +47,40 @@ def test_a_repeated_add_that_was_answered_is_not_taken_back_with_the_first(
     assert len(agent.leases()) == 1
 
 
+def test_an_attachment_that_a_repeated_add_was_told_of_outlives_the_first_ones_client(
+    node: Node, agent: Agent, runtime: Runtime, pod: Pod
+) -> None:
+    """The first answer is still on its way, larger than a socket's buffer, when the second has arrived."""
+    gate = node.directory / "gate"
+    given = {
+        "cniVersion": "1.0.0",
+        "ips": [{"address": "10.78.0.9/24", "gateway": "10.78.0.1"}],
+        "dns": {"options": ["x" * 1000] * 1000},
+    }
+    (node.directory / "given").write_text(json.dumps(given))
+    node.write_plugin(
+        "giver",
+        [
+            "[ $CNI_COMMAND = ADD ] || exit 0",
+            f"touch {gate}.begun; while [ ! -e {gate} ]; do sleep 0.02; done",
+            f"cat {node.directory}/given",
+        ],
+    )
+    runtime.conf.update(cniVersion="1.0.0", ipam={"type": "giver"})
+    first = runtime.start("ADD", pod)
+    await_true(gate.with_name("gate.begun").exists, "the delegate runs")
+    first.send_signal(signal.SIGSTOP)
+    gate.touch()
+    await_true(lambda: any(lease["addresses"] for lease in agent.leases()), "the lease has its address")
+    assert runtime.add(pod).address == "10.78.0.9"
+    first.kill()
+    finish(first)
+    (line,) = agent.await_log("an ADD was not answered")
+    assert line["undone"] is False
+    assert pod.addresses() == {"10.78.0.9"}
+    assert len(agent.leases()) == 1
+
+
 def test_a_repeat_that_nobody_hears_leaves_the_answered_attachment_alone(
     node: Node, agent: Agent, runtime: Runtime, pod: Pod
 ) -> None:
@@ -60,12 +97,12 @@ def test_a_repeat_that_nobody_hears_leaves_the_answered_attachment_alone(
 def test_a_call_whose_client_left_before_its_turn_is_not_begun(
     node: Node, agent: Agent, runtime: Runtime, pod: Pod
 ) -> None:
-    agent.process.send_signal(19)  # SIGSTOP
+    agent.process.send_signal(signal.SIGSTOP)
     call = runtime.start("ADD", pod)
     await_true(lambda: _sent(call.pid), "the request stands in the backlog")
     call.kill()
     finish(call)
-    agent.process.send_signal(18)  # SIGCONT
+    agent.process.send_signal(signal.SIGCONT)
     assert runtime("STATUS").status == 0
     assert not [line for line in agent.log("served") if line["verb"] == "ADD"]
     assert agent.leases() == []

@@ -49,6 +49,23 @@ def test_requests_for_one_attachment_follow_each_other(node: Node, agent: Agent,
     assert [lease["container_id"] for lease in agent.leases()] == [other.container]
 
 
+def test_a_gc_neither_waits_for_an_add_at_work_nor_takes_its_attachment(
+    node: Node, agent: Agent, runtime: Runtime, pod: Pod
+) -> None:
+    gate = hanging(node)
+    stale = node.make_pod()
+    runtime.add(stale).succeed()
+    call = runtime.start("ADD", pod, **DELEGATED)
+    await_true(lambda: begun(node) == 1, "the delegate runs")
+    start = time.monotonic()
+    runtime("GC", **{"cni.dev/valid-attachments": []}).succeed()
+    assert time.monotonic() - start < 5
+    gate.touch()
+    assert finish(call).address == "10.78.0.9"
+    assert pod.addresses() == {"10.78.0.9"}
+    assert [lease["container_id"] for lease in agent.leases()] == [pod.container]
+
+
 def test_a_delegate_that_never_ends_is_killed_with_its_children(node: Node, agent: Agent, runtime: Runtime) -> None:
     node.write_plugin("sleeper", [f"sleep 300 & echo $! > {node.directory}/child", "wait"])
     start = time.monotonic()
