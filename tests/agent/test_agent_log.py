@@ -98,9 +98,7 @@ def test_a_log_that_nobody_reads_does_not_end_the_agent(idle_agent: Agent, runti
     assert runtime.delete(pod).status == 0
 
 
-def test_a_container_id_without_end_does_not_make_a_line_without_end(
-    agent: Agent, runtime: Runtime, pod: Pod
-) -> None:
+def test_a_container_id_without_end_does_not_make_a_line_without_end(agent: Agent, runtime: Runtime, pod: Pod) -> None:
     runtime.environment["CNI_CONTAINERID"] = "a" * 100_000
     assert runtime.delete(pod).status == 0
     assert len(requests(agent)[0]["container"]) < 300
