@@ -59,6 +59,9 @@ class Ledger:
                 opening.lay_out(connection, _LOG)
             self._ballast.lay_up()
             self.flusher = Flusher(path.with_name(f"{path.name}-wal"))
+            undo.callback(self.flusher.close)
+            # What a killed agent had written and not yet flushed: a repeated ADD is answered from it.
+            self.flusher.wait(self.flusher.ask())
             undo.pop_all()
 
     def commit(self, operations: Operations) -> None:

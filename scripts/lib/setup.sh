@@ -65,4 +65,4 @@ ensure_venv() {
 # musl: the static client starts in an eighth of the time that it takes with glibc (docs/decisions/0006)
 BUILD_PACKAGES=(gcc libc6-dev musl-tools python3-venv)
 LAB_PACKAGES=(iproute2 iputils-ping qemu-system-x86 busybox-static kmod)
-TEST_PACKAGES=(containerd runc containernetworking-plugins iptables nftables conntrack procps util-linux)
+TEST_PACKAGES=(containerd runc containernetworking-plugins iptables nftables conntrack procps util-linux strace)

@@ -88,7 +88,9 @@ class Machine:
         ]
         # Anycast routes come with forwarding, which stays on once a pod has needed it.
         lines = [line for line in "".join(parts).splitlines() if not line.startswith("anycast")]
-        return re.sub(r"(expires|valid_lft|preferred_lft|state|qdisc) \w+", "", "\n".join(sorted(lines)))
+        return re.sub(
+            r"(expires|valid_lft|preferred_lft|state|qdisc) \w+|NO-CARRIER,|,LOWER_UP", "", "\n".join(sorted(lines))
+        )
 
 
 @dataclass(kw_only=True)
