@@ -61,13 +61,16 @@ class Handler:
         self._admin = admin
         self.before_add: Callable[[], None] = lambda: None
 
-    def handle(self, frame: Frame) -> Reply:
-        """The answer to a frame, whatever happens; the caller keeps the descriptor."""
+    def handle(self, frame: Frame, abandoned: Callable[[], bool] = lambda: False) -> Reply:
+        """The answer to a frame, whatever happens; the caller keeps the descriptor.
+
+        `abandoned` tells whether the client has hung up.
+        """
         if frame.kind == KIND_ADMIN:
             return Reply(answer=self._administrate(frame))
         trail = _Trail()
         try:
-            stdout = self._serve(frame, trail)
+            stdout = self._serve(frame, trail, abandoned)
         except UnderlayError as error:
             answer = Answer(status=1, stdout=_failure(frame, trail, error), stderr=_warnings(trail))
             return Reply(answer=answer, line=partial(_log, frame, trail.end(), error))
@@ -104,7 +107,7 @@ class Handler:
         else:
             LOGGER.warning("an ADD was not answered", extra={**extra, "undone": undone})
 
-    def _serve(self, frame: Frame, trail: _Trail) -> bytes:
+    def _serve(self, frame: Frame, trail: _Trail, abandoned: Callable[[], bool]) -> bytes:
         if frame.kind != KIND_CNI:
             raise DecodingError(f"a request of kind {frame.kind} is not known; client and agent differ in version")
         trail.call = parse_call(frame.environment)
@@ -113,7 +116,9 @@ class Handler:
         if trail.call.verb is Verb.ADD:
             self.before_add()
         with trail.steps.step("decode"):
-            trail.request = dispatch.prepare(trail.call, frame.body, frame.netns, frame.netns_errno, trail.steps)
+            trail.request = dispatch.prepare(
+                trail.call, frame.body, frame.netns, frame.netns_errno, trail.steps, abandoned
+            )
         return dispatch.execute(self._services, trail.request)
 
     def _administrate(self, frame: Frame) -> Answer:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from cni_underlay.agent.handler import Handler, Reply
 from cni_underlay.agent.lobby import Lobby
@@ -160,7 +161,8 @@ class Server:
     def _serve(self, incoming: Incoming, frame: Frame) -> None:
         try:
             if not _hung_up(incoming.connection):  # whoever gave up while it stood in the backlog will call again
-                self._reply(incoming.connection, self._handler.handle(frame))
+                reply = self._handler.handle(frame, partial(_hung_up, incoming.connection))
+                self._reply(incoming.connection, reply)
         finally:
             incoming.close()
             frame.close()

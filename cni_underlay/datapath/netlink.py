@@ -105,6 +105,17 @@ def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
     return found
 
 
+def first(data: bytes, start: int, wanted: int) -> bytes:
+    """The first attribute of that type; one zero octet where there is none."""
+    end = len(data)
+    while start + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if kind & NLA_TYPE_MASK == wanted:
+            return data[start + 4 : start + length]
+        start += (max(length, 4) + 3) & ~3
+    return b"\0"
+
+
 def word(value: bytes | None) -> int:
     """A 32 bit attribute's number; 0 where the kernel did not send it."""
     return _U32.unpack_from(value)[0] if value else 0

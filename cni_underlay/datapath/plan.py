@@ -27,8 +27,9 @@ _RESERVED_NAMES = frozenset({"all", "default", "lo"})
 class PodPlan:
     """The pod's interface.
 
-    `mac` is empty where the kernel gives it (the master's). `on_segment` interfaces hear the segment's broadcasts: they
-    announce themselves, and must not take addresses from router advertisements, which the ledger does not know of.
+    `mac` is empty where the kernel gives it (the master's), `versions` are the IP versions of `ips`. `on_segment`
+    interfaces hear the segment's broadcasts: they announce themselves, and must not take addresses from router
+    advertisements, which the ledger does not know of.
     """
 
     ifname: str
@@ -41,15 +42,8 @@ class PodPlan:
     endpoints: tuple[Endpoint, ...]
     routes: tuple[Route, ...]
     on_segment: bool
-
-    @property
-    def ips(self) -> tuple[IPAddress, ...]:
-        return tuple(endpoint.interface.ip for endpoint in self.endpoints)
-
-    @property
-    def versions(self) -> frozenset[int]:
-        """The IP versions of its addresses."""
-        return frozenset(endpoint.interface.version for endpoint in self.endpoints)
+    ips: tuple[IPAddress, ...]
+    versions: frozenset[int]
 
     @property
     def proxied(self) -> bool:
@@ -88,6 +82,7 @@ def _routed(wiring: Wiring, master: Link) -> PodPlan:
     A route's own gateway is not taken: nobody but the node is on the pod's wire. The answer tells the hop that is used.
     """
     mac = _mac(wiring)
+    ips = tuple(address.interface.ip for address in wiring.addresses)
     return PodPlan(
         ifname=wiring.attachment.ifname,
         alias=mark(wiring.attachment),
@@ -96,12 +91,11 @@ def _routed(wiring: Wiring, master: Link) -> PodPlan:
         mac=mac,
         mtu=_mtu(wiring, master),
         link_local=hardware.link_local_of_mac(mac),
-        endpoints=tuple(
-            Endpoint(interface=ip_interface(address.interface.ip), gateway=_HOPS[address.interface.version])
-            for address in wiring.addresses
-        ),
+        endpoints=tuple(Endpoint(interface=ip_interface(ip), gateway=_HOPS[ip.version]) for ip in ips),
         routes=_routes_by_node(wiring),
         on_segment=False,
+        ips=ips,
+        versions=frozenset(ip.version for ip in ips),
     )
 
 
@@ -130,14 +124,16 @@ def _bridged(wiring: Wiring, master: Link) -> PodPlan:
     mac = _mac(wiring) if own_mac else b""
     layer3 = mode in {"l3", "l3s"}
     gateways = {} if layer3 else _gateways(wiring.addresses)
+    alias = mark(wiring.attachment)
+    ips = tuple(address.interface.ip for address in wiring.addresses)
     return PodPlan(
         ifname=wiring.attachment.ifname,
-        alias=mark(wiring.attachment),
+        alias=alias,
         kind=wiring.kind,
         mode=mode,
         mac=mac,
         mtu=_mtu(wiring, master),
-        link_local=hardware.link_local_of_mac(mac) if mac else hardware.link_local_of_name(mark(wiring.attachment)),
+        link_local=hardware.link_local_of_mac(mac) if mac else hardware.link_local_of_name(alias),
         endpoints=tuple(
             Endpoint(interface=address.interface, gateway=None if layer3 else address.gateway)
             for address in wiring.addresses
@@ -147,6 +143,8 @@ def _bridged(wiring: Wiring, master: Link) -> PodPlan:
             for route in wiring.routes
         ),
         on_segment=not layer3,
+        ips=ips,
+        versions=frozenset(ip.version for ip in ips),
     )
 
 

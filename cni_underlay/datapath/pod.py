@@ -20,7 +20,7 @@ _LATER_PRIORITY = {4: 1000, 6: 1024}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod's namespace, entered for one interface: `ipv6` tells whether that interface can have IPv6 at all."""
+    """A pod's namespace, entered for one interface: `ipv6` tells whether to give it IPv6 addresses."""
 
     requests: RequestSocket
     ipv6: bool
@@ -37,6 +37,8 @@ def entered(netns: int, plan: PodPlan) -> Iterator[Pod]:
 
 def _enter(plan: PodPlan) -> Pod:
     settings = f"ipv6/conf/{plan.ifname}/"
+    if IPV6 not in plan.versions and not plan.on_segment:
+        return Pod(requests=RequestSocket(), ipv6=False)  # nobody needs it there: it stays as the runtime has it
     if IPV6 in plan.versions:
         # Some runtimes make namespaces with IPv6 off. Only our own interface is changed.
         sysctl.ensure(settings + "disable_ipv6", "0")

@@ -24,6 +24,6 @@ def answer_on_host_link(work: Work) -> None:
 def _answer_on(work: Work, index: int) -> None:
     ips = work.plan.ips
     if ips:
-        work.undo.callback(work.requests.attempt, [messages.delete_proxy(index, ip) for ip in ips])
+        work.undo.callback(lambda: work.requests.attempt([messages.delete_proxy(index, ip) for ip in ips]))
         with kernel(f"answer for the pod on {work.master.name}"):
             work.requests.change(*(messages.new_proxy(index, ip) for ip in ips))

@@ -26,7 +26,7 @@ def wire(work: Work) -> Wired:
     if not work.wiring.host_ifname:
         raise InvalidConfigError("veth needs a name for the node's end")
     index = work.make(lambda index: _pair(work, index), lambda index: links.delete(work.requests, index + 1))
-    work.shared.node.run(lambda: work.shared.forwarding.ready_host_end(work.wiring.host_ifname))
+    work.shared.forwarding.ensure_host_end(work.wiring.host_ifname)
     with kernel(f"configure {work.wiring.host_ifname}"):
         work.requests.change(*_host_end(work, index + 1))
     work.add_host_routes(index + 1, [host_route(ip) for ip in plan.ips])
@@ -52,7 +52,7 @@ def _settle(work: Work, index: int) -> None:
     """
     until = time.monotonic() + _SETTLE_SECONDS
     with kernel(f"read the carrier of {work.wiring.host_ifname}"):
-        while (link := facts.link_numbered(work.requests, index)) and link.operstate != "up":
+        while facts.operstate(work.requests, index) != "up":
             if time.monotonic() > until:
                 break
             time.sleep(0.0005)

@@ -64,11 +64,9 @@ class Work:
     def add_host_routes(self, index: int, routes: list[Route]) -> None:
         """Lead the pod's addresses to link `index`. Raises `DatapathError` where one leads elsewhere already."""
         refusals = self.requests.attempt([messages.new_route(index, route) for route in routes])
-        refused_places = {refusal.position for refusal in refusals}
-        made = [
-            messages.delete_route(index, route) for place, route in enumerate(routes) if place not in refused_places
-        ]
-        self.undo.callback(self.requests.attempt, made)
+        not_made = {refusal.position for refusal in refusals}
+        made = [route for place, route in enumerate(routes) if place not in not_made]
+        self.undo.callback(lambda: self.requests.attempt([messages.delete_route(index, route) for route in made]))
         for refusal in refusals:
             route = routes[refusal.position]
             error = refused(f"add the node's route to {route.dst}", refusal)

@@ -23,6 +23,7 @@ def add(services: Services, request: Request) -> bytes:
     netns = require_netns(request)
     claim = _claim(services, request, inode(netns))
     with services.exclusive(request.attachment):
+        request.require_caller()
         try:
             return _attach(services, request, claim, netns)
         except AttachmentExistsError:
@@ -40,6 +41,7 @@ def add_addresses(services: Services, request: Request) -> bytes:
     wanted = requested_ips(conf, request.call)
     claim = Claim(attachment=request.attachment, pod=request.call.args.pod, netns_path=request.call.netns)
     with services.exclusive(request.attachment), ExitStack() as undo:
+        request.require_caller()
         known = services.store.find(request.attachment)
         if known is not None:
             if known.attached:

@@ -32,11 +32,21 @@ def _remembered(stdin: bytes, plugin: str) -> NetConf:
     return decode(stdin, Call(verb=Verb.ADD, plugin=plugin))
 
 
-def prepare(call: Call, stdin: bytes, netns: int | None, netns_errno: int, steps: Steps) -> Request:
+def prepare(
+    call: Call, stdin: bytes, netns: int | None, netns_errno: int, steps: Steps, abandoned: Callable[[], bool]
+) -> Request:
     """Decode and vet a call whose environment has been parsed; raises what the specification says for its input."""
     known = call.verb is Verb.ADD and len(stdin) <= _REMEMBERED_BYTES
     conf = _remembered(stdin, call.plugin) if known else decode(stdin, call)
-    return Request(call=call, conf=conf, netns=netns, netns_errno=netns_errno, steps=steps, warnings=list(conf.ignored))
+    return Request(
+        call=call,
+        conf=conf,
+        netns=netns,
+        netns_errno=netns_errno,
+        steps=steps,
+        warnings=list(conf.ignored),
+        abandoned=abandoned,
+    )
 
 
 def execute(services: Services, request: Request) -> bytes:

@@ -94,7 +94,8 @@ def _acquire(lock: threading.Lock, attachment: Attachment) -> None:
 class Request:
     """One CNI call on its way through a use case. `netns` is an open descriptor, None where CNI_NETNS gave none.
 
-    `warnings` go to the runtime's standard error, `addresses` are those that were given or freed: both for the log too.
+    `warnings` go to the runtime's standard error, `addresses` were given or freed: both are for the log too.
+    `abandoned` tells whether the caller is gone by now.
     """
 
     call: Call
@@ -104,11 +105,20 @@ class Request:
     steps: Steps
     warnings: list[str]
     addresses: list[IPAddress] = field(default_factory=list)
+    abandoned: Callable[[], bool] = lambda: False
 
     @property
     def attachment(self) -> Attachment:
         """The interface this call speaks of."""
         return Attachment(network=self.conf.name, container_id=self.call.container_id, ifname=self.call.ifname)
+
+    def require_caller(self) -> None:
+        """Raise `TryAgainLaterError` when nobody waits for the answer any more; call it with the attachment's lock held.
+
+        A runtime that kills its plugin sends the DEL next, which may have overtaken this ADD on its way to the lock.
+        """
+        if self.abandoned():
+            raise TryAgainLaterError("the caller went away before its turn came")
 
     def note(self, lease: Lease) -> None:
         """Remember the addresses that this call is about."""
