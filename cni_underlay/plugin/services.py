@@ -113,7 +113,7 @@ class Request:
         return Attachment(network=self.conf.name, container_id=self.call.container_id, ifname=self.call.ifname)
 
     def require_caller(self) -> None:
-        """Raise `TryAgainLaterError` when nobody waits for the answer any more; call it with the attachment's lock held.
+        """Raise `TryAgainLaterError` when nobody waits for the answer any more. Call it under the attachment's lock.
 
         A runtime that kills its plugin sends the DEL next, which may have overtaken this ADD on its way to the lock.
         """
